@@ -1,0 +1,139 @@
+package virtual
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pion/logging"
+	"github.com/pion/transport/v5/vnet"
+	"github.com/pion/turn/v5"
+)
+
+// coreCIDR holds every public address.
+const coreCIDR = "1.2.0.0/16"
+
+// Config says what the network is like. The zero value is a network without
+// delay and without a STUN server.
+type Config struct {
+	// RTT is the round trip time between any two hosts, and between a host and
+	// the STUN server: each datagram takes RTT/2. Zero is no delay. It must be
+	// an even number of nanoseconds, so that its half is exact, and not
+	// negative.
+	RTT time.Duration
+
+	// STUN adds a STUN server, at [Net.STUNServer].
+	STUN bool
+}
+
+func (c Config) validate() error {
+	switch {
+	case c.RTT < 0:
+		return fmt.Errorf("virtual: Config.RTT: %v is negative", c.RTT)
+	case c.RTT%2 != 0:
+		return fmt.Errorf("virtual: Config.RTT: half of %v is not a whole number of nanoseconds", c.RTT)
+	}
+	return nil
+}
+
+// Net is a virtual network. Its methods may be called from any goroutine of the
+// bubble in which it was made.
+type Net struct {
+	core *vnet.Router
+	loss *loss
+	stun *turn.Server // nil without Config.STUN
+
+	mu     sync.Mutex // guards what follows
+	hosts  int
+	closed bool
+}
+
+// New starts a network. It fails the test when cfg is invalid, and closes the
+// network when the test, or the bubble it is called in, ends.
+func New(tb testing.TB, cfg Config) *Net {
+	tb.Helper()
+	n, err := start(cfg)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return n
+}
+
+func start(cfg Config) (_ *Net, err error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	core, err := newRouter(&vnet.RouterConfig{CIDR: coreCIDR, MinDelay: cfg.RTT / 2})
+	if err != nil {
+		return nil, fmt.Errorf("virtual: core: %w", err)
+	}
+	n := &Net{core: core, loss: new(loss)}
+	core.AddChunkFilter(n.loss.keep)
+	if err := core.Start(); err != nil {
+		return nil, fmt.Errorf("virtual: core: %w", err)
+	}
+	if cfg.STUN {
+		if n.stun, err = serveSTUN(core); err != nil {
+			return nil, errors.Join(fmt.Errorf("virtual: STUN server: %w", err), core.Stop())
+		}
+	}
+	return n, nil
+}
+
+// Close stops the routers and the STUN server. Datagrams under way are lost,
+// sockets of hosts stay open but reach nobody, and Host fails from now on with
+// an error matching [net.ErrClosed]. It may be called more than once.
+func (n *Net) Close() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return nil
+	}
+	n.closed = true
+	var errs []error
+	if n.stun != nil {
+		errs = append(errs, n.stun.Close())
+	}
+	errs = append(errs, n.core.Stop()) // and, with it, the routers of the hosts
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("virtual: close: %w", err)
+	}
+	return nil
+}
+
+// errClosed is what a closed Net returns.
+var errClosed = fmt.Errorf("virtual: network: %w", net.ErrClosed)
+
+// making serialises the making of routers and hosts: vnet numbers hardware
+// addresses with a counter that it does not guard, which tests running in
+// parallel would race on.
+var making sync.Mutex
+
+func newRouter(cfg *vnet.RouterConfig) (*vnet.Router, error) {
+	making.Lock()
+	defer making.Unlock()
+	// A NAT that refuses a datagram warns in the log. Here that is the point, and
+	// a test prints nothing.
+	cfg.LoggerFactory = silent()
+	return vnet.NewRouter(cfg)
+}
+
+func newHost(addr string) (*vnet.Net, error) {
+	making.Lock()
+	defer making.Unlock()
+	return vnet.NewNet(&vnet.NetConfig{StaticIPs: []string{addr}})
+}
+
+// silent is the log of everything in the network.
+func silent() logging.LoggerFactory {
+	return &logging.DefaultLoggerFactory{Writer: io.Discard, DefaultLogLevel: logging.LogLevelDisabled}
+}

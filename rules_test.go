@@ -1,0 +1,34 @@
+package agentmesh_test
+
+import (
+	"os"
+	"testing"
+
+	"github.com/infrafabric/agentmesh/internal/rules"
+)
+
+// TestRules applies the rules of the project to its own source.
+func TestRules(t *testing.T) {
+	tree, err := rules.Load(os.DirFS("."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, rule := range []struct {
+		name  string
+		check func() []string
+	}{
+		{"imports point down", tree.Imports},
+		{"one file of mesh knows WebRTC", tree.OneWebRTCFile},
+		{"one package comment per directory", tree.PackageComments},
+		{"event names are documented", tree.EventNames},
+		{"tests do not sleep in real time", tree.Sleeps},
+		{"tests do not skip", tree.Skips},
+		{"nothing is unfinished", tree.Unfinished},
+	} {
+		t.Run(rule.name, func(t *testing.T) {
+			for _, offence := range rule.check() {
+				t.Error(offence)
+			}
+		})
+	}
+}
