@@ -1,0 +1,256 @@
+package signaling
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+
+	"github.com/coder/websocket"
+)
+
+// Client is an agent's registration with several signaling servers at once.
+// Each connection lives on its own: it reconnects by itself, with backoff, and
+// failing over is choosing another open one.
+//
+// All methods may be called concurrently. Somebody must call Receive in a loop:
+// what a server sends is never dropped here, so a client that is not read stops
+// reading its connections.
+type Client struct {
+	cfg   ClientConfig
+	http  *http.Client
+	links []*link // in order of priority
+
+	events  chan Event
+	closing chan struct{}
+	once    sync.Once
+	wg      sync.WaitGroup
+
+	mu      sync.Mutex
+	changed chan struct{} // closed and replaced when the state of a link changes
+	primary string        // label of the first choice that was open last
+}
+
+// NewClient validates cfg and starts connecting in the background. Close ends
+// what it started.
+func NewClient(cfg ClientConfig) (*Client, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("signaling: %w", err)
+	}
+	targets, err := parseTargets(cfg.URLs)
+	if err != nil {
+		return nil, fmt.Errorf("signaling: %w", err)
+	}
+	c := &Client{
+		cfg:     cfg,
+		events:  make(chan Event, eventQueue),
+		closing: make(chan struct{}),
+		changed: make(chan struct{}),
+	}
+	c.http = c.httpClient()
+	for i, t := range targets {
+		l := &link{c: c, target: t, index: i, state: StateConnecting}
+		if i >= cfg.MaxServers {
+			l.state = StateSpare
+		}
+		c.links = append(c.links, l)
+	}
+	for _, l := range c.links {
+		c.wg.Go(l.run)
+	}
+	return c, nil
+}
+
+// Instance returns the instance that the client registers.
+func (c *Client) Instance() Instance { return c.cfg.Instance }
+
+// WaitReady waits until at least one server has accepted the registration. It
+// fails when ctx ends, when every server has refused the agent or replaced
+// this client (the error then matches [ErrRefused] or [ErrReplaced]), and when
+// the client is closed. The error includes each server's last one.
+func (c *Client) WaitReady(ctx context.Context) error {
+	for {
+		c.mu.Lock()
+		changed := c.changed
+		open, final := 0, 0
+		for _, l := range c.links {
+			switch l.state {
+			case StateOpen:
+				open++
+			case StateRefused, StateReplaced:
+				final++
+			}
+		}
+		c.mu.Unlock()
+		switch {
+		case c.closed():
+			return fmt.Errorf("signaling: wait: %w", net.ErrClosed)
+		case open > 0:
+			return nil
+		case final == len(c.links):
+			return fmt.Errorf("signaling: wait: %w", c.lastErrors(nil))
+		}
+		select {
+		case <-changed:
+		case <-c.closing:
+		case <-ctx.Done():
+			return fmt.Errorf("signaling: wait: %w", c.lastErrors(context.Cause(ctx)))
+		}
+	}
+}
+
+// lastErrors joins first and the last error of each server.
+func (c *Client) lastErrors(first error) error {
+	errs := []error{first}
+	for _, s := range c.Servers() {
+		if s.Err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", s.URL, s.Err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Servers returns the state of every server in order of priority.
+func (c *Client) Servers() []ServerStatus {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := make([]ServerStatus, len(c.links))
+	for i, l := range c.links {
+		out[i] = ServerStatus{URL: l.label, State: l.state, Err: l.err}
+	}
+	return out
+}
+
+// Send queues a sealed envelope on one connection and returns that server's
+// URL. Route chooses among the open connections in order of priority, modulo
+// their number: 0 is the first choice, and 0, 1, 2 … try every way. Send blocks
+// while the connection's queue is full, until ctx ends.
+//
+// Nil does not mean that the envelope arrived: a connection may break with
+// envelopes in its queue, and the server answers with a notice, if at all. The
+// error matches [ErrNoServer] when no connection is open, and [ErrTooLarge]
+// when the server takes no envelope of this size.
+func (c *Client) Send(ctx context.Context, envelope []byte, route int) (server string, err error) {
+	msg := encodeEnvelopeMsg(envelope)
+	for {
+		conn, err := c.pick(route)
+		if err == nil && len(envelope) > conn.maxEnvelope {
+			err = fmt.Errorf("envelope of %d bytes for %s: %w", len(envelope), conn.link.label, ErrTooLarge)
+		}
+		if err != nil {
+			return "", fmt.Errorf("signaling: send: %w", err)
+		}
+		select {
+		case conn.out <- msg:
+			return conn.link.label, nil
+		case <-conn.done: // take another one
+		case <-c.closing:
+		case <-ctx.Done():
+			return "", fmt.Errorf("signaling: send: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// pick returns the open connection that route means.
+func (c *Client) pick(route int) (*clientConn, error) {
+	if c.closed() {
+		return nil, net.ErrClosed
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var open []*clientConn
+	for _, l := range c.links {
+		if l.state == StateOpen && !l.conn.ended() {
+			open = append(open, l.conn)
+		}
+	}
+	if len(open) == 0 {
+		return nil, ErrNoServer
+	}
+	n := route % len(open)
+	if n < 0 {
+		n += len(open)
+	}
+	return open[n], nil
+}
+
+// Receive returns the next event. Events of one server come in order, starting
+// with EventUp and ending with EventDown. It fails when ctx ends and when the
+// client is closed.
+func (c *Client) Receive(ctx context.Context) (Event, error) {
+	if c.closed() {
+		return Event{}, fmt.Errorf("signaling: receive: %w", net.ErrClosed)
+	}
+	select {
+	case e := <-c.events:
+		return e, nil
+	case <-c.closing:
+		return Event{}, fmt.Errorf("signaling: receive: %w", net.ErrClosed)
+	case <-ctx.Done():
+		return Event{}, fmt.Errorf("signaling: receive: %w", context.Cause(ctx))
+	}
+}
+
+// Close sends what Send has queued, as far as that takes no more than a
+// second, ends every connection and waits for the client's goroutines. It
+// always returns nil.
+func (c *Client) Close() error {
+	c.once.Do(func() { close(c.closing) })
+	c.wg.Wait()
+	return nil
+}
+
+func (c *Client) closed() bool {
+	select {
+	case <-c.closing:
+		return true
+	default:
+		return false
+	}
+}
+
+// push hands an event to Receive. It reports false when the client is closing.
+func (c *Client) push(e Event) bool {
+	select {
+	case c.events <- e:
+		return true
+	case <-c.closing:
+		return false
+	}
+}
+
+// httpClient returns the client to dial with.
+func (c *Client) httpClient() *http.Client {
+	hc := http.Client{Transport: &http.Transport{
+		Proxy:       http.ProxyFromEnvironment,
+		DialContext: c.dial,
+		// A WebSocket takes its connection with it; whatever else a server
+		// answers is not worth an idle connection that outlives Close.
+		DisableKeepAlives: true,
+	}}
+	if c.cfg.HTTPClient != nil {
+		hc = *c.cfg.HTTPClient
+	}
+	// A redirect would lead to a server whose name the registration is not
+	// signed for.
+	hc.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &hc
+}
+
+// dial connects for the client's own transport. The context that a transport
+// passes ignores the end of the request, so the attempt is bounded here.
+func (c *Client) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.ConnectTimeout)
+	defer cancel()
+	defer closeWith(c.closing, cancel)()
+	return new(net.Dialer).DialContext(ctx, network, addr)
+}
+
+// dialOptions are those of every WebSocket handshake. Envelopes are small and
+// their signatures do not compress, so compression stays off.
+func (c *Client) dialOptions() *websocket.DialOptions {
+	return &websocket.DialOptions{HTTPClient: c.http, CompressionMode: websocket.CompressionDisabled}
+}

@@ -1,0 +1,485 @@
+package signaling_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/infrafabric/agentmesh/internal/pipenet"
+	"github.com/infrafabric/agentmesh/keys"
+	"github.com/infrafabric/agentmesh/signaling"
+	"github.com/infrafabric/agentmesh/witness"
+)
+
+func TestRegisterRouteAndPresence(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.serve("s1", signaling.ServerConfig{})
+		a := w.client("agent-a", "ws://s1/").ready()
+		b := w.client("agent-b", "ws://s1/").ready()
+		c := w.clientWith(signaling.ClientConfig{Identity: w.identity("agent-c"), Mesh: "other", URLs: []string{"ws://s1"}}).ready()
+
+		a.send("agent-b", "hello", nil)
+		a.send("agent-b", "by key", func(e *signaling.Envelope) { e.ToKey = b.id.PublicKey() })
+		want(t, "b's envelopes", b.bodies(), "hello", "by key")
+
+		lost := a.send("agent-c", "another mesh", nil)
+		want(t, "a's notices", a.codes(), signaling.CodeNotRegistered)
+		if n := a.events(signaling.EventNotice)[0].Notice; n.Ref != lost.Hash() {
+			t.Errorf("the notice is about %v, want %v", n.Ref, lost.Hash())
+		}
+		a.send("agent-b", "to a key that is not there", func(e *signaling.Envelope) { e.ToKey = a.id.PublicKey() })
+		want(t, "a's notices", a.codes(), signaling.CodeNotRegistered, signaling.CodeNotRegistered)
+
+		want(t, "a saw", names(a.events(signaling.EventJoined)), "agent-b")
+		want(t, "b saw", names(b.events(signaling.EventJoined)), "agent-a")
+		want(t, "c saw", names(c.events(signaling.EventJoined)))
+		if k := b.events(signaling.EventJoined)[0].Key; k != a.id.PublicKey() {
+			t.Errorf("presence names the key %v", k)
+		}
+		b.Close()
+		settle()
+		want(t, "a saw leave", names(a.events(signaling.EventLeft)), "agent-b")
+
+		for name, n := range map[witness.Name]int{
+			witness.AgentRegistered: 3, witness.AgentDisconnected: 1, witness.SDPOfferRelayed: 2,
+			witness.SignalingConnected: 3, witness.SignalingServerStarted: 1,
+		} {
+			if got := w.log.named(name); len(got) != n {
+				t.Errorf("%d events %s, want %d", len(got), name, n)
+			}
+		}
+	})
+}
+
+func TestFailover(t *testing.T) {
+	inWorld(t, func(w *world) {
+		s1 := w.serve("s1", signaling.ServerConfig{})
+		w.serve("s2", signaling.ServerConfig{})
+		a := w.client("agent-a", "ws://s1/", "ws://s2/").ready()
+		b := w.client("agent-b", "ws://s1/", "ws://s2/").ready()
+
+		for route, server := range []string{"ws://s1/", "ws://s2/", "ws://s1/"} {
+			got, err := a.Send(w.Context(), a.offer("agent-b", "x", nil).Bytes(), route)
+			if err != nil || got != server {
+				t.Errorf("route %d: %q, %v", route, got, err)
+			}
+		}
+		if got, err := a.Send(w.Context(), a.offer("agent-b", "x", nil).Bytes(), -1); err != nil || got != "ws://s2/" {
+			t.Errorf("route -1: %q, %v", got, err)
+		}
+		settle()
+
+		s1.kill()
+		settle()
+		if got, err := a.Send(w.Context(), a.offer("agent-b", "after", nil).Bytes(), 0); err != nil || got != "ws://s2/" {
+			t.Errorf("after the first server died: %q, %v", got, err)
+		}
+		settle()
+		want(t, "b's envelopes", b.bodies(), "x", "x", "x", "x", "after")
+		downs := a.events(signaling.EventDown)
+		if len(downs) != 1 || downs[0].Server != "ws://s1/" || downs[0].Err == nil {
+			t.Errorf("down: %+v", downs)
+		}
+		if st := a.Servers(); st[0].State != signaling.StateWaiting || st[0].Err == nil || st[1].State != signaling.StateOpen {
+			t.Errorf("states: %+v", st)
+		}
+		fo := w.log.named(witness.SignalingFailover)
+		if len(fo) != 2 || fo[0].Metadata["from"] != "ws://s1/" || fo[0].Metadata["to"] != "ws://s2/" || fo[0].FailoverID == "" {
+			t.Errorf("failover: %+v", fo)
+		}
+
+		w.serve("s1", signaling.ServerConfig{})
+		time.Sleep(36 * time.Second) // the longest pause
+		settle()
+		if a.state(0) != signaling.StateOpen {
+			t.Errorf("not back at the first server: %+v", a.Servers())
+		}
+	})
+}
+
+// The pauses double from 250 ms to 30 s, give or take 20 %.
+func TestBackoff(t *testing.T) {
+	inWorld(t, func(w *world) {
+		start := time.Now()
+		w.client("agent-a", "ws://nowhere/")
+		time.Sleep(10 * time.Minute)
+		var before time.Time
+		base := 250 * time.Millisecond
+		evs := w.log.named(witness.SignalingConnectionFailed)
+		if len(evs) < 20 {
+			t.Fatalf("only %d attempts", len(evs))
+		}
+		for i, e := range evs {
+			if i == 0 {
+				if e.Time.Sub(start) > time.Second {
+					t.Errorf("first attempt after %v", e.Time.Sub(start))
+				}
+				before = e.Time
+				continue
+			}
+			pause := e.Time.Sub(before)
+			before = e.Time
+			if low, high := base*8/10, base*12/10; pause < low || pause > high {
+				t.Errorf("pause %d is %v, want %v to %v", i, pause, low, high)
+			}
+			base = min(2*base, 30*time.Second)
+		}
+	})
+}
+
+func TestConnectTimeout(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.net.Stall("s1")
+		a := w.client("agent-a", "ws://s1/")
+		time.Sleep(5*time.Second - time.Millisecond)
+		synctest.Wait()
+		if a.state(0) != signaling.StateConnecting {
+			t.Errorf("state %v before the timeout", a.state(0))
+		}
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		if st := a.Servers()[0]; st.State != signaling.StateWaiting || !errors.Is(st.Err, context.DeadlineExceeded) {
+			t.Errorf("after the timeout: %+v", st)
+		}
+		ctx, cancel := context.WithTimeout(w.Context(), time.Second)
+		defer cancel()
+		if err := a.WaitReady(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "ws://s1/") {
+			t.Errorf("WaitReady: %v", err)
+		}
+		if _, err := a.Send(w.Context(), []byte("x"), 0); !errors.Is(err, signaling.ErrNoServer) {
+			t.Errorf("Send: %v", err)
+		}
+	})
+}
+
+// A newer connection of the same key takes over; the older client leaves that
+// server alone for good, and keeps its others.
+func TestReplaced(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.serve("s1", signaling.ServerConfig{})
+		w.serve("s2", signaling.ServerConfig{})
+		id := w.identity("agent-a")
+		old := w.clientWith(signaling.ClientConfig{Identity: id, URLs: []string{"ws://s1/", "ws://s2/"}}).ready()
+		b := w.client("agent-b", "ws://s1/").ready()
+		young := w.clientWith(signaling.ClientConfig{Identity: id, URLs: []string{"ws://s1/"}}).ready()
+		time.Sleep(time.Hour)
+		settle()
+		st := old.Servers()
+		if st[0].State != signaling.StateReplaced || !errors.Is(st[0].Err, signaling.ErrReplaced) || st[1].State != signaling.StateOpen {
+			t.Errorf("old: %+v", st)
+		}
+		downs := old.events(signaling.EventDown)
+		if len(downs) != 1 || !errors.Is(downs[0].Err, signaling.ErrReplaced) {
+			t.Errorf("old went down: %+v", downs)
+		}
+		want(t, "young lost", names(young.events(signaling.EventDown)))
+		b.send("agent-a", "who is it", nil)
+		want(t, "young got", young.bodies(), "who is it")
+		want(t, "old got", old.bodies())
+		want(t, "b saw leave", names(b.events(signaling.EventLeft)))
+	})
+}
+
+// WaitReady gives up when every server has said no.
+func TestRefusedByTrust(t *testing.T) {
+	inWorld(t, func(w *world) {
+		policy := &fakeTrust{changed: make(chan struct{})}
+		w.serve("s1", signaling.ServerConfig{Trust: policy})
+		a := w.client("agent-a", "ws://s1/")
+		if err := a.WaitReady(w.Context()); !errors.Is(err, signaling.ErrRefused) {
+			t.Fatalf("WaitReady: %v", err)
+		}
+		if len(w.log.named(witness.UnauthorizedConnectionAttempt)) != 1 {
+			t.Error("the attempt was not recorded")
+		}
+		if a.state(0) != signaling.StateRefused {
+			t.Errorf("state %v", a.state(0))
+		}
+		policy.allow("agent-a", true)
+		time.Sleep(4*time.Minute - time.Second)
+		settle()
+		if n := len(w.log.named(witness.UnauthorizedConnectionAttempt)); n != 1 || a.state(0) != signaling.StateRefused {
+			t.Errorf("%d attempts, state %v within the pause", n, a.state(0))
+		}
+		time.Sleep(2*time.Minute + time.Second)
+		settle()
+		if a.state(0) != signaling.StateOpen {
+			t.Errorf("state %v after the pause", a.state(0))
+		}
+		policy.allow("agent-a", false) // announces, so that it is asked at once
+		settle()
+		if a.state(0) != signaling.StateRefused {
+			t.Errorf("state %v after trust was withdrawn", a.state(0))
+		}
+	})
+}
+
+// fakeTrust says yes to a set of names and announces changes.
+type fakeTrust struct {
+	mu      sync.Mutex
+	yes     map[string]bool
+	changed chan struct{}
+}
+
+func (f *fakeTrust) Check(_ context.Context, c keys.Claim) (keys.Verdict, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.yes[c.ID] {
+		return keys.Verdict{Decision: keys.Yes}, nil
+	}
+	return keys.Verdict{}, nil
+}
+
+func (f *fakeTrust) Changed() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.changed
+}
+
+func (f *fakeTrust) allow(id string, yes bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.yes == nil {
+		f.yes = make(map[string]bool)
+	}
+	f.yes[id] = yes
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+// With four servers and two connections, the third is used while the second is
+// away, and left when it is back.
+func TestSpare(t *testing.T) {
+	inWorld(t, func(w *world) {
+		urls := []string{"ws://s1/", "ws://s2/", "ws://s3/", "ws://s4/"}
+		var servers []*server
+		for _, u := range urls {
+			name := strings.TrimSuffix(strings.TrimPrefix(u, "ws://"), "/")
+			servers = append(servers, w.serve(name, signaling.ServerConfig{}))
+		}
+		a := w.clientWith(signaling.ClientConfig{Identity: w.identity("agent-a"), URLs: urls, MaxServers: 2}).ready()
+		states := func() (out []signaling.State) {
+			for _, s := range a.Servers() {
+				out = append(out, s.State)
+			}
+			return out
+		}
+		time.Sleep(time.Hour)
+		want(t, "at first", states(), signaling.StateOpen, signaling.StateOpen, signaling.StateSpare, signaling.StateSpare)
+		servers[1].kill()
+		time.Sleep(time.Minute)
+		settle()
+		got := states()
+		if got[0] != signaling.StateOpen || got[1] == signaling.StateOpen || got[2] != signaling.StateOpen || got[3] != signaling.StateSpare {
+			t.Errorf("without the second: %v", got)
+		}
+		if len(a.events(signaling.EventUp)) != 3 {
+			t.Errorf("%d connections came up, want 3", len(a.events(signaling.EventUp)))
+		}
+		w.serve("s2", signaling.ServerConfig{})
+		time.Sleep(time.Minute)
+		settle()
+		want(t, "when it is back", states(), signaling.StateOpen, signaling.StateOpen, signaling.StateSpare, signaling.StateSpare)
+	})
+}
+
+// A server that falls silent is given up after ping interval + timeout.
+func TestPingTimeout(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.serve("s1", signaling.ServerConfig{})
+		a := w.client("agent-a", "ws://s1/").ready()
+		time.Sleep(time.Hour)
+		if a.state(0) != signaling.StateOpen {
+			t.Fatalf("an idle connection did not last: %+v", a.Servers())
+		}
+		w.net.Stall("s1")
+		time.Sleep(31 * time.Second)
+		settle()
+		downs := a.events(signaling.EventDown)
+		if len(downs) != 1 || !errors.Is(downs[0].Err, signaling.ErrPingTimeout) {
+			t.Fatalf("down: %+v", downs)
+		}
+		w.net.Resume("s1")
+		time.Sleep(time.Minute)
+		settle()
+		if a.state(0) != signaling.StateOpen {
+			t.Errorf("state %v after the network is back", a.state(0))
+		}
+	})
+}
+
+// Nothing is dropped when the application reads late, and the connection
+// survives although no pong is read meanwhile.
+func TestSlowReaderLosesNothing(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.serve("s1", signaling.ServerConfig{Limits: signaling.ServerLimits{Idle: 12 * time.Hour, Burst: 1000, Rate: 1000}})
+		a := w.client("agent-a", "ws://s1/").ready()
+		b := w.unread(signaling.ClientConfig{Identity: w.identity("agent-b"), URLs: []string{"ws://s1/"}})
+		settle()
+		const n = 300
+		for range n {
+			if _, err := a.Send(w.Context(), a.offer("agent-b", "x", nil).Bytes(), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(10 * time.Minute)
+		got := 0
+		for got < n {
+			e, err := b.Receive(w.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch e.Kind {
+			case signaling.EventEnvelope:
+				got++
+			case signaling.EventDown:
+				t.Fatalf("down after %d: %v", got, e.Err)
+			}
+		}
+		want(t, "notices", a.codes())
+	})
+}
+
+// The client keeps to the server's rate by itself.
+func TestClientKeepsToTheRate(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.serve("s1", signaling.ServerConfig{Limits: signaling.ServerLimits{Rate: 10, Burst: 5}})
+		a := w.client("agent-a", "ws://s1/").ready()
+		b := w.client("agent-b", "ws://s1/").ready()
+		start := time.Now()
+		for range 50 {
+			if _, err := a.Send(w.Context(), a.offer("agent-b", "x", nil).Bytes(), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for len(b.events(signaling.EventEnvelope)) < 50 {
+			time.Sleep(10 * time.Millisecond)
+		}
+		if d := time.Since(start); d < 4400*time.Millisecond || d > 4700*time.Millisecond {
+			t.Errorf("50 envelopes at 10/s after a burst of 5 took %v, want 4.5 s", d)
+		}
+	})
+}
+
+// Send blocks while the queue is full, and ends with its context.
+func TestSendBlocks(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.serve("s1", signaling.ServerConfig{})
+		a := w.client("agent-a", "ws://s1/").ready()
+		w.net.Stall("s1")
+		ctx, cancel := context.WithTimeout(w.Context(), time.Second)
+		defer cancel()
+		big := a.offer("agent-b", strings.Repeat("x", signaling.MaxBody), nil).Bytes()
+		n := 0
+		for ; ; n++ {
+			if _, err := a.Send(ctx, big, 0); err != nil {
+				if !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("Send: %v", err)
+				}
+				break
+			}
+		}
+		if n < 64 || n > 64+1+pipenet.BufferSize/len(big) {
+			t.Errorf("%d envelopes were queued", n)
+		}
+	})
+}
+
+// What Send took is sent before Close returns, if it can be within a second.
+func TestCloseFlushes(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.serve("s1", signaling.ServerConfig{})
+		a := w.client("agent-a", "ws://s1/").ready()
+		b := w.client("agent-b", "ws://s1/").ready()
+		for range 20 {
+			if _, err := a.Send(w.Context(), a.offer("agent-b", "x", nil).Bytes(), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a.Close()
+		settle()
+		if n := len(b.bodies()); n != 20 {
+			t.Errorf("%d of 20 arrived", n)
+		}
+	})
+}
+
+func TestCloseIsBounded(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.serve("s1", signaling.ServerConfig{})
+		a := w.client("agent-a", "ws://s1/", "ws://nowhere/").ready()
+		w.net.Stall("s1")
+		start := time.Now()
+		a.Close()
+		if d := time.Since(start); d > time.Second {
+			t.Errorf("Close took %v", d)
+		}
+		a.Close()
+		if _, err := a.Receive(w.Context()); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("Receive: %v", err)
+		}
+		if _, err := a.Send(w.Context(), nil, 0); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("Send: %v", err)
+		}
+		if err := a.WaitReady(w.Context()); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("WaitReady: %v", err)
+		}
+	})
+}
+
+func TestReceiveEndsWithItsContext(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.unread(signaling.ClientConfig{Identity: w.identity("agent-a"), URLs: []string{"ws://nowhere/"}})
+		ctx, cancel := context.WithTimeout(w.Context(), time.Second)
+		defer cancel()
+		if _, err := a.Receive(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Receive: %v", err)
+		}
+	})
+}
+
+func TestClientConfig(t *testing.T) {
+	id, err := keys.Generate("agent-a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := signaling.ClientConfig{Identity: id, Mesh: "m", URLs: []string{"ws://s1/"}}
+	for field, change := range map[string]func(*signaling.ClientConfig){
+		"Identity":       func(c *signaling.ClientConfig) { c.Identity = nil },
+		"Mesh":           func(c *signaling.ClientConfig) { c.Mesh = "" },
+		"URLs":           func(c *signaling.ClientConfig) { c.URLs = nil },
+		"URLs ":          func(c *signaling.ClientConfig) { c.URLs = make([]string, signaling.MaxURLs+1) },
+		"URLs[0]":        func(c *signaling.ClientConfig) { c.URLs = []string{"ftp://s1/"} },
+		"URLs[0] ":       func(c *signaling.ClientConfig) { c.URLs = []string{"ws://"} },
+		"URLs[0]  ":      func(c *signaling.ClientConfig) { c.URLs = []string{"ws://s1/#x"} },
+		"URLs[0]   ":     func(c *signaling.ClientConfig) { c.URLs = []string{"ws://user:s3cret@s1:port/"} },
+		"URLs[1]":        func(c *signaling.ClientConfig) { c.URLs = []string{"ws://s1/", "http://s1/"} },
+		"MaxServers":     func(c *signaling.ClientConfig) { c.MaxServers = -1 },
+		"ConnectTimeout": func(c *signaling.ClientConfig) { c.ConnectTimeout = -1 },
+		"MinBackoff":     func(c *signaling.ClientConfig) { c.MinBackoff = -1 },
+		"MaxBackoff":     func(c *signaling.ClientConfig) { c.MaxBackoff = time.Millisecond },
+		"RetryRefused":   func(c *signaling.ClientConfig) { c.RetryRefused = -1 },
+		"PingInterval":   func(c *signaling.ClientConfig) { c.PingInterval = -1 },
+		"PingTimeout":    func(c *signaling.ClientConfig) { c.PingTimeout = -1 },
+	} {
+		cfg := good
+		change(&cfg)
+		c, err := signaling.NewClient(cfg)
+		if err == nil {
+			c.Close()
+			t.Errorf("%s: accepted", field)
+			continue
+		}
+		if !strings.Contains(err.Error(), "ClientConfig."+strings.TrimSpace(field)+":") {
+			t.Errorf("%s: the error does not name it: %v", field, err)
+		}
+		if strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("the error holds the password: %v", err)
+		}
+	}
+}

@@ -1,0 +1,268 @@
+package signaling
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	mathrand "math/rand/v2"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/infrafabric/agentmesh/metrics"
+	"github.com/infrafabric/agentmesh/witness"
+)
+
+// jitter spreads reconnections, so that the clients of a server that restarted
+// do not come back at the same instant.
+const jitter = 0.2
+
+// errSpare ends the connection to a spare that is no longer needed.
+var errSpare = errors.New("a server of higher priority is back")
+
+// link keeps the connection to one server, with one goroutine: run.
+type link struct {
+	target
+	c     *Client
+	index int // priority, 0 first
+
+	// Guarded by c.mu.
+	state State
+	err   error
+	conn  *clientConn // not nil while state is StateOpen
+	down  bool        // the last attempt failed, or the connection was lost
+}
+
+// set makes every transition of the state machine that State documents.
+func (l *link) set(s State, conn *clientConn, err error) {
+	c := l.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l.state, l.conn, l.err = s, conn, err
+	switch s {
+	case StateOpen, StateSpare:
+		l.down = false
+	case StateWaiting, StateRefused, StateReplaced:
+		l.down = true
+	}
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// run is the link's goroutine: connect, serve, wait, again.
+func (l *link) run() {
+	label := metric.WithAttributes(metrics.Server.String(l.label))
+	// So that a server that was never reached shows as 0 instead of not at all.
+	l.c.cfg.Metrics.SignalingConnected.Add(context.Background(), 0, label)
+
+	delays := &backoff.ExponentialBackOff{
+		InitialInterval:     l.c.cfg.MinBackoff,
+		MaxInterval:         l.c.cfg.MaxBackoff,
+		Multiplier:          2,
+		RandomizationFactor: jitter,
+	}
+	delays.Reset()
+	for l.waitWanted() {
+		l.set(StateConnecting, nil, l.status().Err)
+		began := time.Now()
+		conn, err := l.connect()
+		if err == nil {
+			began = time.Now()
+			l.c.cfg.Metrics.SignalingConnected.Add(context.Background(), 1, label)
+			err = l.serve(conn)
+			l.c.cfg.Metrics.SignalingConnected.Add(context.Background(), -1, label)
+		} else {
+			l.failed(err)
+		}
+		if l.c.closed() {
+			return
+		}
+		if time.Since(began) >= l.c.cfg.MaxBackoff && conn != nil {
+			delays.Reset() // it was a connection, not one more failure
+		}
+		var theirs *VersionError
+		switch {
+		case errors.Is(err, errSpare):
+			continue
+		case errors.Is(err, ErrReplaced):
+			// A newer process or connection has this key. Coming back would
+			// throw it out in turn, for ever.
+			l.set(StateReplaced, nil, err)
+			return
+		case errors.Is(err, ErrRefused) || errors.As(err, &theirs):
+			l.set(StateRefused, nil, err)
+			spread := 1 + jitter*(2*mathrand.Float64()-1)
+			l.sleep(time.Duration(float64(l.c.cfg.RetryRefused) * spread))
+		default:
+			l.set(StateWaiting, nil, err)
+			l.sleep(delays.NextBackOff())
+		}
+	}
+}
+
+// sleep waits for d or until the client closes.
+func (l *link) sleep(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-l.c.closing:
+	}
+}
+
+// status returns what Servers reports.
+func (l *link) status() ServerStatus {
+	l.c.mu.Lock()
+	defer l.c.mu.Unlock()
+	return ServerStatus{URL: l.label, State: l.state, Err: l.err}
+}
+
+// wanted reports whether this server is to be used now: fewer than MaxServers
+// before it are, or may soon be, open.
+func (l *link) wanted() (yes bool, changed <-chan struct{}) {
+	c := l.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	up := 0
+	for _, before := range c.links[:l.index] {
+		used := before.index < c.cfg.MaxServers || up < c.cfg.MaxServers
+		if used && !before.down {
+			up++
+		}
+	}
+	return up < c.cfg.MaxServers, c.changed
+}
+
+// waitWanted returns true when this server is to be connected and false when
+// the client closes. A spare waits a moment longer than the first sign of
+// trouble, because a short break ends by itself.
+func (l *link) waitWanted() bool {
+	if l.index < l.c.cfg.MaxServers {
+		return !l.c.closed()
+	}
+	var since time.Time
+	for !l.c.closed() {
+		yes, changed := l.wanted()
+		if !yes {
+			since = time.Time{}
+			if l.status().State != StateSpare {
+				l.set(StateSpare, nil, nil)
+				continue // changed is that of before
+			}
+			select {
+			case <-changed:
+			case <-l.c.closing:
+			}
+			continue
+		}
+		if l.status().State != StateSpare {
+			return true // it was in use already
+		}
+		if since.IsZero() {
+			since = time.Now()
+		}
+		rest := spareDelay - time.Since(since)
+		if rest <= 0 {
+			return true
+		}
+		t := time.NewTimer(rest)
+		select {
+		case <-t.C:
+		case <-changed:
+		case <-l.c.closing:
+		}
+		t.Stop()
+	}
+	return false
+}
+
+// unwanted waits until a server that is open is no longer wanted, or done.
+func (l *link) unwanted(done <-chan struct{}) bool {
+	if l.index < l.c.cfg.MaxServers {
+		return false
+	}
+	for {
+		yes, changed := l.wanted()
+		if !yes {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-done:
+			return false
+		}
+	}
+}
+
+// The three reports below go to log, witness and metrics.
+
+func (l *link) connected() {
+	l.c.cfg.Logger.Info("signaling connected", "server", l.label)
+	l.record(witness.SignalingConnected, witness.Info, nil)
+	l.c.failover()
+}
+
+func (l *link) failed(err error) {
+	if l.c.closed() {
+		return
+	}
+	l.c.cfg.Logger.Warn("signaling connection failed", "server", l.label, "error", err)
+	l.c.cfg.Metrics.SignalingErrors.Add(context.Background(), 1)
+	l.record(witness.SignalingConnectionFailed, witness.Warning, err)
+}
+
+func (l *link) lost(err error) {
+	if l.c.closed() || errors.Is(err, errSpare) {
+		return
+	}
+	l.c.cfg.Logger.Warn("signaling connection lost", "server", l.label, "error", err)
+	l.c.cfg.Metrics.SignalingErrors.Add(context.Background(), 1)
+	l.record(witness.SignalingConnectionLost, witness.Warning, err)
+	l.c.failover()
+}
+
+func (l *link) record(name witness.Name, sev witness.Severity, err error) {
+	meta := map[string]any{"server": l.label}
+	if err != nil {
+		meta["error"] = err.Error()
+	}
+	l.c.record(witness.Event{Name: name, Severity: sev, Metadata: meta})
+}
+
+func (c *Client) record(e witness.Event) {
+	e.Time = time.Now()
+	e.AgentID = c.cfg.Identity.ID()
+	c.cfg.Recorder.Record(context.Background(), e)
+}
+
+// failover reports when another server became the first choice because the one
+// before it is gone. A return to a server of higher priority is none.
+func (c *Client) failover() {
+	c.mu.Lock()
+	from, to, fromOpen := c.primary, "", false
+	for _, l := range c.links {
+		if l.state != StateOpen || l.conn.ended() {
+			continue
+		}
+		if to == "" {
+			to = l.label
+		}
+		fromOpen = fromOpen || l.label == from
+	}
+	if to != "" {
+		c.primary = to
+	}
+	c.mu.Unlock()
+	if from == "" || to == "" || from == to || fromOpen {
+		return
+	}
+	id := make([]byte, 8)
+	rand.Read(id) // never fails
+	c.cfg.Logger.Warn("signaling failover", "from", from, "to", to)
+	c.record(witness.Event{
+		Name: witness.SignalingFailover, Severity: witness.Warning,
+		FailoverID: hex.EncodeToString(id), Metadata: map[string]any{"from": from, "to": to},
+	})
+}
