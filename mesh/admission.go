@@ -1,0 +1,173 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+
+	"github.com/infrafabric/agentmesh/keys"
+	"github.com/infrafabric/agentmesh/signaling"
+	"github.com/infrafabric/agentmesh/witness"
+)
+
+// verified is an envelope that has passed admission.
+type verified struct {
+	*signaling.Sealed
+	// learn is set when trust does not know the key, this side dialled, and
+	// the policy learns.
+	learn bool
+}
+
+// dispatch takes what comes from signaling until the Node closes.
+func (n *Node) dispatch() {
+	for {
+		ev, err := n.signaler.Receive(n.ctx)
+		if err != nil {
+			if n.ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
+				n.log.Error("signaling ended", "error", err)
+			}
+			return
+		}
+		switch ev.Kind {
+		case signaling.EventEnvelope:
+			n.admit(ev.Envelope, ev.Server)
+		case signaling.EventJoined:
+			if p := n.lookup(ev.Agent); p != nil {
+				p.post(p.repeat)
+			}
+		case signaling.EventNotice:
+			if ev.Notice.Code == signaling.CodeNotRegistered {
+				n.absent(ev.Notice.Ref, ev.Server)
+			}
+		}
+	}
+}
+
+// absent passes on that a server does not know the recipient of an envelope.
+func (n *Node) absent(ref signaling.Hash, server string) {
+	n.mu.Lock()
+	var waiting []*Peer
+	for _, m := range n.peers {
+		if !m.connected {
+			waiting = append(waiting, m.peer)
+		}
+	}
+	n.mu.Unlock()
+	for _, p := range waiting {
+		p.post(func() { p.absent(ref, server) })
+	}
+}
+
+// admit is the one door for envelopes, whatever way they came. Each step is
+// cheaper than the next, and nothing of the body is looked at before trust and
+// signature are checked. A failure is charged to who delivered the envelope:
+// junk that claims to be from an agent says nothing about that agent.
+func (n *Node) admit(raw []byte, via string) {
+	e, err := signaling.Parse(raw)
+	if err != nil {
+		n.log.Debug("envelope refused", "via", via, "error", err)
+		return
+	}
+	if e.Mesh != n.cfg.Mesh || e.To != n.cfg.Identity.ID() || e.From == e.To ||
+		(!e.ToKey.IsZero() && e.ToKey != n.cfg.Identity.PublicKey()) {
+		n.log.Debug("envelope for somebody else", "via", via)
+		return
+	}
+	now := time.Now()
+	if d := now.Sub(e.Time); d > freshness || d < -freshness {
+		n.obs.security(n.ctx, witness.ReplayRejected, e.From, via)
+		return
+	}
+	// A generation far ahead of the clock could never be exceeded.
+	if e.Generation > uint64(now.Add(2*freshness).UnixMilli()) {
+		n.log.Debug("envelope from the future", "via", via)
+		return
+	}
+	switch n.replays.seen(e.Key, e.Nonce, e.Hash()) {
+	case replayDuplicate:
+		return
+	case replayReused:
+		n.obs.security(n.ctx, witness.ReplayRejected, e.From, via)
+		return
+	}
+	if e.Kind != signaling.Offer && n.lookup(e.From) == nil {
+		return // of a negotiation that is over
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, trustTimeout)
+	defer cancel()
+	verdict, trustErr := keys.Check(ctx, n.cfg.Trust, keys.Claim{ID: e.From, Key: e.Key, Time: now})
+	trusted := trustErr == nil && verdict.Decision == keys.Yes
+	learn := trustErr == nil && verdict.Decision == keys.Unknown && n.mayLearn(e)
+	if !trusted && !learn && (e.Kind != signaling.Offer || !n.rejects.Allow()) {
+		n.obs.security(n.ctx, witness.UnauthorizedConnectionAttempt, e.From, via)
+		return
+	}
+	if err := e.Verify(); err != nil {
+		n.obs.signatureFailed(n.ctx, e.From, via)
+		return
+	}
+	n.obs.signatureVerified(n.ctx)
+	switch v := n.replays.remember(now, e.Key, e.Nonce, e.Hash(), e.Time); v {
+	case replayNew:
+	case replayDuplicate:
+		return
+	default:
+		n.obs.security(n.ctx, witness.ReplayRejected, e.From, via)
+		return
+	}
+	if !trusted && !learn {
+		n.obs.security(n.ctx, witness.UnauthorizedConnectionAttempt, e.From, via)
+		n.reject(e, rejectUntrusted, verdict.Decision.String()+" to this agent's trust policy")
+		return
+	}
+	n.deliver(verified{e, learn})
+}
+
+// mayLearn reports whether a key that trust does not know may be learned: only
+// of an agent that was dialled from here, and only by a policy that learns.
+func (n *Node) mayLearn(e *signaling.Sealed) bool {
+	if !keys.Learns(n.cfg.Trust) {
+		return false
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	m := n.peers[e.From]
+	return m != nil && m.dialled
+}
+
+// deliver hands an envelope to its Peer; an offer may make one.
+func (n *Node) deliver(v verified) {
+	n.mu.Lock()
+	m := n.peers[v.From]
+	if m == nil && v.Kind == signaling.Offer && !n.closed {
+		if len(n.peers) >= maxPeers || n.incoming >= maxIncoming || len(n.accepted) >= acceptBacklog {
+			n.mu.Unlock()
+			n.reject(v.Sealed, rejectBusy, "too many connections")
+			return
+		}
+		m = n.join(v.From, false)
+	}
+	n.mu.Unlock()
+	if m != nil {
+		m.peer.post(func() { m.peer.envelope(v) })
+	}
+}
+
+// reject answers an offer with a signed refusal, at a bounded rate.
+func (n *Node) reject(offer *signaling.Sealed, code rejectCode, text string) {
+	env, err := signaling.Seal(n.cfg.Identity, signaling.Envelope{
+		Kind: signaling.Reject, Mesh: n.cfg.Mesh, To: offer.From, ToKey: offer.Key, Instance: n.instance,
+		Generation: offer.Generation, Time: time.Now(), Ref: offer.Hash(),
+		Body: (&rejectBody{Code: code, Text: text}).encode(),
+	})
+	if err != nil {
+		n.log.Error("sign reject", "error", err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, resendFirst)
+	defer cancel()
+	if _, err := n.signaler.Send(ctx, env.Bytes(), 0); err != nil {
+		n.log.Debug("reject not sent", "error", err)
+	}
+}

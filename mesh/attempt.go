@@ -1,0 +1,363 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/infrafabric/agentmesh/keys"
+	"github.com/infrafabric/agentmesh/signaling"
+	"github.com/infrafabric/agentmesh/witness"
+)
+
+// attempt is the negotiation of one session, from the connection's creation to
+// the verified hello. It runs in one goroutine of its Peer and is fed by the
+// Peer's loop through its inbox.
+//
+//	offerer:  offer ─► wait for answer ─► open ─► hello ─► session
+//	answerer: answer ──────────────────► open ─► hello ─► session
+//
+// Until the connection opens each side repeats its description, unchanged and
+// by the next route, so a lost envelope costs half a second and a duplicate
+// is recognised.
+type attempt struct {
+	peer    *Peer
+	order   order
+	offerer bool
+	started time.Time
+
+	inbox chan verified // answers, candidates, rejects
+	nudge chan struct{} // capacity 1: repeat the description now
+
+	// The Peer's loop owns these two.
+	known  signaling.Hash          // ref, once it can be heard of
+	cancel context.CancelCauseFunc // ends the attempt
+
+	ref signaling.Hash // the offer's hash; names the negotiation
+
+	conn  conn
+	bind  binding
+	key   keys.PublicKey // the other side's
+	learn bool           // trust did not know the key: learn it after the hello
+	err   error          // why it failed; set before the loop hears of it
+
+	outgoing []*signaling.Sealed // the description and the candidates after it
+
+	// For errors that say what was tried.
+	server        string // the description's last way
+	localTypes    candidateTypes
+	remoteTypes   candidateTypes
+	remoteCount   int
+	answered      bool
+	connectedPath bool
+}
+
+// attemptInbox holds an answer, a reject and candidates; what does not fit is
+// repeated or, in case of candidates, would have been ignored.
+const attemptInbox = 2 + maxRemoteCandidates
+
+func newAttempt(p *Peer, o order, offerer bool) *attempt {
+	return &attempt{
+		peer: p, order: o, offerer: offerer, started: time.Now(),
+		inbox: make(chan verified, attemptInbox), nudge: make(chan struct{}, 1),
+		localTypes: candidateTypes{}, remoteTypes: candidateTypes{},
+	}
+}
+
+// deliver hands a verified envelope to the attempt without blocking.
+func (a *attempt) deliver(e verified) {
+	select {
+	case a.inbox <- e:
+	default:
+		a.peer.node.log.Debug("negotiation inbox full", "peer", a.peer.id, "kind", e.Kind.String())
+	}
+}
+
+// repeat asks for the description to be sent again at once.
+func (a *attempt) repeat() {
+	select {
+	case a.nudge <- struct{}{}:
+	default:
+	}
+}
+
+// newConn creates the connection and the parts of the binding known so far.
+func (a *attempt) newConn() error {
+	n := a.peer.node
+	cert, err := n.certificate(time.Now())
+	if err != nil {
+		return err
+	}
+	c, err := n.connector.New(cert)
+	if err != nil {
+		return err
+	}
+	a.conn = c
+	a.bind = binding{mesh: n.cfg.Mesh, local: n.cfg.Identity.ID(), remote: a.peer.id,
+		localInst: n.instance, localCert: cert.Fingerprint()}
+	return nil
+}
+
+// seal signs an envelope to the other side.
+func (a *attempt) seal(kind signaling.Kind, body []byte) (*signaling.Sealed, error) {
+	n := a.peer.node
+	return signaling.Seal(n.cfg.Identity, signaling.Envelope{
+		Kind: kind, Mesh: n.cfg.Mesh, To: a.peer.id, ToKey: a.key, Instance: n.instance,
+		Generation: a.order.generation, Time: time.Now(), Ref: a.ref, Body: body,
+	})
+}
+
+// offer makes the offer. The Peer must know the attempt by its hash before the
+// offer leaves, so sending it is left to connect.
+func (a *attempt) offer(ctx context.Context) (*signaling.Sealed, error) {
+	if err := a.newConn(); err != nil {
+		return nil, err
+	}
+	sdp, err := a.conn.Offer(ctx)
+	if err != nil {
+		return nil, err
+	}
+	a.localTypes.addSDP(sdp)
+	env, err := a.seal(signaling.Offer, (&descriptionBody{SDP: sdp, Fingerprint: a.bind.localCert}).encode())
+	if err != nil {
+		return nil, err
+	}
+	a.ref = env.Hash()
+	a.bind.offer = a.ref
+	return env, nil
+}
+
+// answer answers a verified offer.
+func (a *attempt) answer(ctx context.Context, offer *signaling.Sealed) (*signaling.Sealed, error) {
+	d, err := decodeDescription(offer.Body)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.newConn(); err != nil {
+		return nil, err
+	}
+	a.bind.offer = a.ref
+	a.bind.remoteInst, a.bind.remoteCert = offer.Instance, d.Fingerprint
+	a.remoteTypes.addSDP(d.SDP)
+	sdp, err := a.conn.Answer(ctx, d.SDP)
+	if err != nil {
+		return nil, err
+	}
+	a.localTypes.addSDP(sdp)
+	env, err := a.seal(signaling.Answer, (&descriptionBody{SDP: sdp, Fingerprint: a.bind.localCert}).encode())
+	if err != nil {
+		return nil, err
+	}
+	a.bind.answer = env.Hash()
+	a.answered = true
+	return env, nil
+}
+
+// accept takes the answer to this attempt's offer.
+func (a *attempt) accept(e verified) error {
+	d, err := decodeDescription(e.Body)
+	if err != nil {
+		return err
+	}
+	a.bind.answer = e.Hash()
+	a.bind.remoteInst, a.bind.remoteCert = e.Instance, d.Fingerprint
+	a.key, a.learn = e.Key, e.learn
+	a.remoteTypes.addSDP(d.SDP)
+	a.answered = true
+	return a.conn.Accept(d.SDP)
+}
+
+// connect sends the description until the connection opens and exchanges
+// candidates meanwhile.
+func (a *attempt) connect(ctx context.Context, description *signaling.Sealed) error {
+	var (
+		route      int
+		wait       = resendFirst
+		timer      = time.NewTimer(wait)
+		candidates = a.conn.Candidates()
+		early      []verified // candidates that overtook the answer
+	)
+	defer timer.Stop()
+	a.outgoing = []*signaling.Sealed{description}
+	a.send(ctx, route)
+	for {
+		select {
+		case <-a.conn.Opened():
+			return nil
+		case <-a.conn.Done():
+			return fmt.Errorf("%w: the connection failed before it opened", ErrConnectionLost)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-timer.C:
+			route++
+			a.send(ctx, route)
+			wait = min(2*wait, resendMax)
+			timer.Reset(wait)
+		case <-a.nudge:
+			a.send(ctx, route)
+		case c, ok := <-candidates:
+			if !ok {
+				candidates = nil
+				continue
+			}
+			if err := a.sendCandidates(ctx, c, candidates, route); err != nil {
+				return err
+			}
+		case e := <-a.inbox:
+			switch e.Kind {
+			case signaling.Answer:
+				if !a.offerer || a.answered {
+					continue
+				}
+				if err := a.accept(e); err != nil {
+					return err
+				}
+				a.peer.node.obs.sdpEvent(ctx, witness.WebRTCAnswerReceived, a.peer.id, e.Hash().String())
+				for _, c := range early {
+					a.addCandidates(c)
+				}
+				early = nil
+			case signaling.Candidate:
+				if a.answered {
+					a.addCandidates(e)
+				} else if len(early) < maxRemoteCandidates {
+					early = append(early, e)
+				}
+			case signaling.Reject:
+				r, err := decodeReject(e.Body)
+				if err != nil {
+					return err
+				}
+				return &rejectedError{code: r.Code, text: safeText(r.Text)}
+			}
+		}
+	}
+}
+
+// send passes the description, and the candidates that followed it, to
+// signaling. Failing is no reason to give up: the next repetition may find a
+// server.
+func (a *attempt) send(ctx context.Context, route int) {
+	for _, e := range a.outgoing {
+		a.post(ctx, e, route)
+	}
+}
+
+func (a *attempt) post(ctx context.Context, e *signaling.Sealed, route int) {
+	server, err := a.peer.node.signaler.Send(ctx, e.Bytes(), route)
+	if err == nil {
+		a.server = server
+	} else if ctx.Err() == nil {
+		a.peer.note(fmt.Sprintf("%s not sent: %v", e.Kind, err))
+	}
+}
+
+// sendCandidates sends one candidate and those that are ready with it.
+func (a *attempt) sendCandidates(ctx context.Context, first string, more <-chan string, route int) error {
+	list := []string{first}
+	for ready := true; ready; {
+		select {
+		case c, ok := <-more:
+			if ready = ok; ok {
+				list = append(list, c)
+			}
+		default:
+			ready = false
+		}
+	}
+	for _, c := range list {
+		a.localTypes.add(c)
+	}
+	env, err := a.seal(signaling.Candidate, (&candidateBody{Candidates: list}).encode())
+	if err != nil {
+		return err
+	}
+	a.outgoing = append(a.outgoing, env)
+	a.post(ctx, env, route)
+	a.peer.node.obs.event(ctx, witness.ICECandidateSent, a.peer.id, witness.Info, map[string]any{"count": len(list)})
+	return nil
+}
+
+// addCandidates uses the candidates of a verified envelope. A candidate that
+// makes no sense is ignored: others may do.
+func (a *attempt) addCandidates(e verified) {
+	if e.Key != a.key || e.Instance != a.bind.remoteInst {
+		return
+	}
+	b, err := decodeCandidates(e.Body)
+	if err != nil {
+		a.peer.node.log.Debug("bad candidates", "peer", a.peer.id, "error", err)
+		return
+	}
+	for _, c := range b.Candidates {
+		if a.remoteCount++; a.remoteCount > maxRemoteCandidates || len(c) > maxCandidateLen {
+			return
+		}
+		if err := a.conn.AddCandidate(c); err != nil {
+			a.peer.node.log.Debug("bad candidate", "peer", a.peer.id, "error", err)
+			continue
+		}
+		a.remoteTypes.add(c)
+	}
+}
+
+// establish runs from the description to the verified hello.
+func (a *attempt) establish(ctx context.Context, description *signaling.Sealed) (*session, *helloBody, error) {
+	if err := a.connect(ctx, description); err != nil {
+		return nil, nil, err
+	}
+	a.connectedPath = true
+	s := newSession(a.peer.node, a.peer.led, a.conn, a.order)
+	s.bind, s.remoteKey = a.bind, a.key
+	h, err := s.handshake(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if a.learn {
+		claim := keys.Claim{ID: a.peer.id, Key: a.key, Time: time.Now()}
+		if _, err := keys.Learn(ctx, a.peer.node.cfg.Trust, claim); err != nil {
+			return nil, nil, fmt.Errorf("%w: %w", ErrUntrusted, err)
+		}
+		if err := checkTrust(ctx, a.peer.node.cfg.Trust, claim); err != nil {
+			return nil, nil, err
+		}
+	}
+	return s, h, nil
+}
+
+// close ends a connection that became no session.
+func (a *attempt) close() {
+	if a.conn != nil {
+		if err := a.conn.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			a.peer.node.log.Debug("close connection", "peer", a.peer.id, "error", err)
+		}
+	}
+}
+
+// story says in one sentence how far a failed attempt came.
+func (a *attempt) story() string {
+	who := "answer to its offer"
+	if a.offerer {
+		who = "offer"
+	}
+	via := "not sent"
+	if a.server != "" {
+		via = "sent through " + a.server
+	}
+	waited := errors.Is(a.err, context.DeadlineExceeded) || errors.Is(a.err, errAttemptTimeout) || errors.Is(a.err, errAbandoned)
+	switch {
+	case a.connectedPath:
+		return fmt.Sprintf("connected, but %v", a.err)
+	case a.answered:
+		return fmt.Sprintf("%s %s; no path found between local candidates (%s) and remote ones (%s), and no relay is configured",
+			who, via, a.localTypes, a.remoteTypes)
+	case waited:
+		return fmt.Sprintf("%s %s; no answer within %v", who, via, time.Since(a.started).Round(time.Millisecond))
+	}
+	return fmt.Sprintf("%s %s; %v", who, via, a.err)
+}
+
+// errAttemptTimeout is the cause of an attempt's context after attemptTimeout.
+var errAttemptTimeout = fmt.Errorf("no session within %v", attemptTimeout)

@@ -1,0 +1,106 @@
+package mesh
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+
+	"github.com/pion/transport/v5"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/infrafabric/agentmesh/keys"
+	"github.com/infrafabric/agentmesh/witness"
+)
+
+// Config describes a Node. Identity, Trust and Signaling are required; every
+// other zero field means the default it documents. Listen copies the value
+// and never changes the caller's.
+type Config struct {
+	// Identity is who this agent is. One Node per identity and process.
+	Identity *keys.Identity
+	// Trust decides which key may speak for which agent. There is no default:
+	// an open door must be asked for by name, keys.TrustAny.
+	Trust keys.Trust
+	// Mesh is the realm; agents of different meshes never meet, and what is
+	// signed in one is not valid in another. Default: "default".
+	Mesh string
+	// Signaling lists the URLs of signaling servers (ws or wss) in order of
+	// preference. The Node registers with up to three at once.
+	Signaling []string
+	// STUN lists STUN servers as "stun:host:port" (RFC 7064), by which an
+	// agent behind a NAT learns its public address. Default: none.
+	STUN []string
+
+	// Handler, when set, takes every incoming message instead of Receive. It
+	// is called from one goroutine per Peer, in order, and a message counts as
+	// delivered when it returns, so a slow handler holds its sender back. ctx
+	// ends when the Peer closes. It must not call the Peer's Close.
+	Handler func(ctx context.Context, p *Peer, m Message)
+
+	// Window is how many bytes of messages are kept for one peer at most, in
+	// each direction: sent and not yet delivered there, received and not yet
+	// taken here. Default: DefaultWindow; at least 64 KiB. A message larger
+	// than either side's window cannot be sent.
+	Window uint64
+
+	// Net is the network: a virtual one, or one that filters interfaces,
+	// addresses and ports. Default: the operating system's, with larger socket
+	// buffers where it grants them. When a Net has loopback interfaces only,
+	// loopback addresses are offered to peers, otherwise never.
+	Net transport.Net
+	// HTTPClient dials the signaling servers; its transport is the place for
+	// proxies and private certificate authorities. Default: http.DefaultClient.
+	HTTPClient *http.Client
+
+	// Logger gets structured logs. Default: none.
+	Logger *slog.Logger
+	// MeterProvider makes the instruments of package metrics. Default: none;
+	// the global provider is not consulted.
+	MeterProvider metric.MeterProvider
+	// Recorder gets the events of package witness. Default: witness.Discard.
+	Recorder witness.Recorder
+}
+
+// minWindow lets a window hold a few frames.
+const minWindow = 64 << 10
+
+// ConfigError names the field of a Config that is invalid.
+type ConfigError struct {
+	Field  string
+	Reason string
+}
+
+func (e *ConfigError) Error() string { return fmt.Sprintf("config: %s %s", e.Field, e.Reason) }
+
+// withDefaults returns a copy with every default filled in.
+func (c Config) withDefaults() (Config, error) {
+	if c.Identity == nil {
+		return c, &ConfigError{"Identity", "is missing"}
+	}
+	if c.Trust == nil {
+		return c, &ConfigError{"Trust", "is missing (keys.TrustAny trusts everybody)"}
+	}
+	if c.Mesh == "" {
+		c.Mesh = "default"
+	}
+	if err := keys.CheckMesh(c.Mesh); err != nil {
+		return c, &ConfigError{"Mesh", err.Error()}
+	}
+	if len(c.Signaling) == 0 {
+		return c, &ConfigError{"Signaling", "names no server"}
+	}
+	if c.Window == 0 {
+		c.Window = DefaultWindow
+	}
+	if c.Window < minWindow || c.Window > 1<<40 {
+		return c, &ConfigError{"Window", "must be between 64 KiB and 1 TiB"}
+	}
+	if c.HTTPClient == nil {
+		c.HTTPClient = http.DefaultClient
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c, nil
+}

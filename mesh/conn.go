@@ -1,0 +1,65 @@
+package mesh
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/pion/transport/v5"
+
+	"github.com/infrafabric/agentmesh/keys"
+)
+
+// conn is one connection under negotiation or in use, as the rest of the
+// package sees it: pion/webrtc implements it in webrtc.go, tests in memory.
+//
+// One goroutine negotiates, one reads and one writes; Close may come from
+// anywhere and ends the others' calls.
+type conn interface {
+	// Offer starts the negotiation and returns the local description with the
+	// candidates known after a short wait.
+	Offer(ctx context.Context) (sdp string, err error)
+	// Answer takes the other side's offer and returns the local description.
+	Answer(ctx context.Context, offer string) (sdp string, err error)
+	// Accept takes the other side's answer.
+	Accept(answer string) error
+	// AddCandidate takes one candidate of the other side.
+	AddCandidate(candidate string) error
+	// Candidates yields local candidates that the description did not hold.
+	// It is closed when gathering is done.
+	Candidates() <-chan string
+
+	// Opened is closed when frames can be exchanged.
+	Opened() <-chan struct{}
+	// Done is closed when the connection has died or was closed.
+	Done() <-chan struct{}
+	// RemoteCertificate is the DER certificate that the other side presented;
+	// valid once opened.
+	RemoteCertificate() []byte
+	// Path names the candidate types in use ("host", "srflx", "prflx",
+	// "relay"), empty before a pair was selected.
+	Path() (local, remote string)
+
+	// Read reads one frame into b. A longer frame is an error.
+	Read(b []byte) (int, error)
+	// Write queues one frame. It does not block and does not keep b.
+	Write(b []byte) error
+	// Wait blocks while more is queued than the high-water mark.
+	Wait(ctx context.Context) error
+	// Drain blocks until nothing is queued or ctx ends.
+	Drain(ctx context.Context) error
+
+	// Close ends the connection and waits for everything it started.
+	Close() error
+}
+
+// connector makes connections.
+type connector interface {
+	New(cert *keys.Certificate) (conn, error)
+}
+
+// connectorConfig is what a connector needs of the Config.
+type connectorConfig struct {
+	stun []string
+	net  transport.Net
+	log  *slog.Logger
+}

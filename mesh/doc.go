@@ -1,0 +1,137 @@
+// Package mesh connects software agents to each other: Dial an agent by name
+// and get a [Peer], over which signed messages travel in order, without loss and
+// without duplicates.
+//
+//	id, err := keys.LoadOrGenerate("agent-a.key", "agent-a")
+//	trust, err := keys.NewDirectory(keys.DirectoryConfig{Path: "agents"})
+//	node, err := mesh.Listen(ctx, mesh.Config{
+//		Identity:  id,
+//		Trust:     trust,
+//		Signaling: []string{"wss://s1.example/", "wss://s2.example/"},
+//	})
+//	defer node.Close()
+//	peer, err := node.Dial(ctx, "agent-b")
+//	err = peer.Send(ctx, mesh.Message{Payload: json.RawMessage(`{"status":"up"}`)})
+//	msg, err := peer.Receive(ctx)
+//
+// A [Node] is an agent's presence in one mesh. It registers with signaling
+// servers, which introduce agents to each other and see nothing else; the agents
+// then talk directly, over WebRTC data channels (ICE, DTLS, SCTP). A Peer is the
+// lasting association between two agents; underneath, a session is one WebRTC
+// connection, and a Peer moves from one to the next.
+//
+// # What is promised
+//
+// To the application of a process that lives, messages from one agent arrive
+// once and in the order of Send. Send returns when a message has its place in
+// the send window; Flush returns when everything sent was delivered, that is
+// handed to the other application: returned by Receive, or done with by the
+// Handler. What is not known to be delivered when a Peer closes is reported by
+// ID. A process that died may, when it is back, see again what it had not
+// finished; [Message.ID] is the key to deduplicate on.
+//
+// Memory is bounded: Send blocks when the other side does not take what was
+// sent. [DefaultWindow] and [Config.Window] say how much is kept; every other
+// limit stands in limits.go.
+//
+// # Who can do what
+//
+// The signaling server can delay and drop envelopes and sees who wants to talk
+// to whom, and their network addresses. It cannot pose as an agent, read or
+// change a message, or sit in the middle: offer and answer are signed by keys
+// that each side's own trust policy holds, they name the DTLS certificates, and
+// the first frame each way, the hello, signs both envelopes and both
+// certificates together. Nothing is accepted before the other side's hello has
+// been verified. A third agent that copies somebody's certificate fingerprint
+// into an offer of its own gains nothing (RFC 8844): the hello is signed by the
+// agent that it names.
+//
+// A failure is charged to who delivered it, never to a name that was not
+// verified, so that forged envelopes "from A" cannot keep A out.
+//
+// Trust is asked about each envelope, and about connected Peers when the policy
+// announces a change and every 2 s otherwise; a Peer whose key is not trusted any
+// more is closed. A key that trust does not know may be learned
+// ([keys.FirstUse]), but only of an agent that was dialled, and only after its
+// hello was verified.
+//
+// # Messages
+//
+// Every message is covered by an Ed25519 signature: the author signs a Merkle
+// tree (RFC 6962 §2.1) of the messages that leave together, one or hundreds, and
+// each message proves its place on its own. The signature is over
+// [keys.Statement]{Domain: "agentmesh/v1 batch", Mesh: mesh, From: author, Body:
+// instance ‖ tree size (4 bytes, big endian) ‖ root}. A leaf is a message's
+// record, a CBOR array (RFC 8949, core deterministic encoding as everything
+// below):
+//
+//	version tstr "2.1", flow uint 0, number uint, id tstr,
+//	timestamp int (milliseconds since 1970), level int, destination tstr,
+//	performative tstr, conversation tstr, citations [* tstr], trace ID tstr,
+//	payload bstr (compact JSON), extra {* tstr => bstr (compact JSON)}
+//
+// The JSON form (IFMessage v2.1) is for people, files and HTTP; it maps one to
+// one to the record, its field signature holds algorithm, public_key,
+// signature_bytes, signed_fields (always the full list), mesh, instance,
+// tree_size, index and path, and [Message.Verify] checks it years later.
+//
+// # Frames
+//
+// A frame is one binary message of data channel 0 (negotiated, ordered), at most
+// 16 KiB: a CBOR array that begins with the version, 1, and the kind.
+//
+//	kind         elements after version and kind
+//	0 hello      body bstr, signature bstr
+//	1 batch      signature bstr, [+ record bstr], [* position]
+//	2 part       total uint, offset uint, bytes bstr
+//	3 positions  [* position]
+//	4 skip       flow uint, number uint, offset uint
+//	5 echo       ping uint, pong uint
+//	6 goodbye    code uint, text tstr
+//
+//	position  =  [flow uint, received uint, delivered uint, credit uint]
+//
+// A hello is the first frame each way and comes once. Its body is
+//
+//	[version uint 1, from instance bstr 16, to instance bstr 16,
+//	 offer hash bstr 32, answer hash bstr 32,
+//	 own certificate bstr 32, certificate seen bstr 32 (SHA-256 of the DER),
+//	 window uint, [* position], [* ability tstr]]
+//
+// and its signature is over [keys.Statement]{Domain: "agentmesh/v1 hello", Mesh,
+// From, To, Body}. Window is the credit of a flow that no position names.
+//
+// A batch that is too large for a frame, which only a single large record can
+// make it, travels in parts: pieces of the batch frame in order, other kinds in
+// between. An echo with a ping is answered by one with that value as pong.
+// Goodbye codes are 0 closed, 1 replaced by a newer process of the same
+// identity, 2 not trusted any more, 3 protocol error.
+//
+// # Flows
+//
+// Records of a flow are numbered 1, 2, 3 … per author instance (a Node) and
+// recipient. A receiver states two positions, received (contiguous) and
+// delivered, and its credit: how many bytes of records, each counted as its
+// length + 64, may be sent in all. These are absolute and merged by maximum, so
+// that a lost one costs nothing, and every hello repeats them: a new session
+// resumes after the received position. A repeated record is dropped, a gap or a
+// position beyond what was sent is a protocol error. Only a skip moves a
+// receiver forward: to the first record a restarted receiver has to care about,
+// or past records that their sender gave up and reported.
+//
+// # Envelopes
+//
+// Offers, answers, candidates and rejects are envelopes of package signaling;
+// their bodies are CBOR arrays:
+//
+//	offer, answer  [SDP tstr, certificate bstr 32 (SHA-256)]
+//	candidate      [[* candidate tstr]]
+//	reject         [code uint (1 untrusted, 2 replaced, 3 busy), text tstr]
+//
+// An SDP names the certificate of its envelope and no other. Envelopes are
+// refused when their time is more than 5 minutes off, when their nonce was seen
+// before (the same bytes by another way are dropped in silence), or when trust or
+// signature fail; their generation, milliseconds since 1970 or one more than the
+// last, orders the sessions of a pair, equal ones by the offerer's key. When both
+// sides offer at once, the greater key's offer is answered.
+package mesh

@@ -1,0 +1,181 @@
+package mesh
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/infrafabric/agentmesh/internal/cbor"
+	"github.com/infrafabric/agentmesh/keys"
+)
+
+// The bodies of envelopes, CBOR arrays. Envelope versions them.
+type (
+	// descriptionBody is the body of an offer and of an answer.
+	descriptionBody struct {
+		SDP         string
+		Fingerprint keys.Fingerprint // of the author's DTLS certificate
+	}
+	// candidateBody carries candidates found after the description left.
+	candidateBody struct {
+		Candidates []string // candidate-attribute values (RFC 8839 §5.1)
+	}
+	// rejectBody says that an offer will not be answered.
+	rejectBody struct {
+		Code rejectCode
+		Text string
+	}
+)
+
+// rejectCode says why an offer is not answered.
+type rejectCode uint8
+
+const (
+	rejectUntrusted rejectCode = 1 // the offerer's key is not trusted
+	rejectReplaced  rejectCode = 2 // a newer instance of the offerer is known
+	rejectBusy      rejectCode = 3 // a limit; try again later
+)
+
+// rejectedError is a verified reject.
+type rejectedError struct {
+	code rejectCode
+	text string
+}
+
+func (e *rejectedError) Error() string {
+	switch e.code {
+	case rejectUntrusted:
+		return ErrRefused.Error() + ": " + e.text
+	case rejectReplaced:
+		return ErrReplaced.Error()
+	}
+	return "the other side is busy: " + e.text
+}
+
+func (e *rejectedError) Unwrap() error {
+	switch e.code {
+	case rejectUntrusted:
+		return ErrRefused
+	case rejectReplaced:
+		return ErrReplaced
+	}
+	return nil
+}
+
+// final reports whether trying again is pointless.
+func (e *rejectedError) final() bool { return e.code == rejectUntrusted || e.code == rejectReplaced }
+
+func (d *descriptionBody) encode() []byte {
+	return cbor.AppendBytes(cbor.AppendText(cbor.AppendArray(nil, 2), d.SDP), d.Fingerprint[:])
+}
+
+func (c *candidateBody) encode() []byte {
+	b := cbor.AppendArray(cbor.AppendArray(nil, 1), len(c.Candidates))
+	for _, s := range c.Candidates {
+		b = cbor.AppendText(b, s)
+	}
+	return b
+}
+
+func decodeCandidates(b []byte) (c candidateBody, err error) {
+	r := cbor.NewReader(b)
+	r.Array(1)
+	for range r.ArrayMax(maxRemoteCandidates) {
+		c.Candidates = append(c.Candidates, r.Text(maxCandidateLen))
+	}
+	return c, bodyDone(r)
+}
+
+func (j *rejectBody) encode() []byte {
+	return cbor.AppendText(cbor.AppendUint(cbor.AppendArray(nil, 2), uint64(j.Code)), j.Text)
+}
+
+func decodeReject(b []byte) (j rejectBody, err error) {
+	r := cbor.NewReader(b)
+	r.Array(2)
+	j.Code, j.Text = rejectCode(r.UintMax(255)), r.Text(maxReason)
+	return j, bodyDone(r)
+}
+
+// bodyDone ends reading a body.
+func bodyDone(r *cbor.Reader) error {
+	if err := r.Done(); err != nil {
+		return protocolErrorf("envelope body: %v", err)
+	}
+	return nil
+}
+
+// decodeDescription reads the body of an offer or answer and checks that its
+// SDP names the signed fingerprint and no other. (A session-level fingerprint
+// would override a media-level one: RFC 8122 §5.)
+func decodeDescription(b []byte) (*descriptionBody, error) {
+	r := cbor.NewReader(b)
+	r.Array(2)
+	d := &descriptionBody{SDP: r.Text(maxSDP)}
+	r.Fixed(d.Fingerprint[:])
+	if err := bodyDone(r); err != nil {
+		return nil, err
+	}
+	found, candidates := 0, 0
+	for line := range strings.Lines(d.SDP) {
+		line = strings.TrimRight(line, "\r\n")
+		if strings.HasPrefix(line, "a=candidate:") {
+			candidates++
+		}
+		value, ok := strings.CutPrefix(line, "a=fingerprint:")
+		if !ok {
+			continue
+		}
+		found++
+		algorithm, hex, _ := strings.Cut(value, " ")
+		fp, err := keys.ParseFingerprint(hex)
+		if err != nil || !strings.EqualFold(algorithm, "sha-256") || fp != d.Fingerprint {
+			return nil, protocolErrorf("description names another fingerprint than its envelope")
+		}
+	}
+	if found == 0 {
+		return nil, protocolErrorf("description without fingerprint")
+	}
+	if candidates > maxRemoteCandidates {
+		return nil, protocolErrorf("description with %d candidates", candidates)
+	}
+	return d, nil
+}
+
+// candidateTypes counts the candidates of a description or list by type, for
+// errors that say what was tried.
+type candidateTypes map[string]int
+
+func (t candidateTypes) addSDP(sdp string) {
+	for line := range strings.Lines(sdp) {
+		if c, ok := strings.CutPrefix(strings.TrimSpace(line), "a="); ok {
+			t.add(c)
+		}
+	}
+}
+
+// add counts a candidate-attribute value: "candidate:… typ host …".
+func (t candidateTypes) add(candidate string) {
+	if !strings.HasPrefix(candidate, "candidate:") {
+		return
+	}
+	f := strings.Fields(candidate)
+	for i := 0; i+1 < len(f); i++ {
+		if f[i] == "typ" {
+			t[safeText(f[i+1])]++
+			return
+		}
+	}
+}
+
+func (t candidateTypes) String() string {
+	var parts []string
+	for _, typ := range []string{"host", "srflx", "prflx", "relay"} {
+		if t[typ] > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", t[typ], typ))
+		}
+	}
+	if parts == nil {
+		return "none"
+	}
+	return strings.Join(parts, ", ")
+}

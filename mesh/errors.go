@@ -1,0 +1,120 @@
+package mesh
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+)
+
+// Errors that tell which rule an operation met. Match them with errors.Is.
+// After Close every method returns an error that matches net.ErrClosed; why
+// something closed is context.Cause of its Context.
+var (
+	// ErrSelf: an agent dialled its own name.
+	ErrSelf = errors.New("an agent cannot dial itself")
+	// ErrTooLarge: the message exceeds MaxMessage or the send window.
+	ErrTooLarge = errors.New("message too large")
+	// ErrUntrusted: the trust policy did not say yes to the other side's key.
+	ErrUntrusted = errors.New("not trusted")
+	// ErrRefused: the other side's trust policy does not accept this agent's
+	// key. The refusal is signed by the other side.
+	ErrRefused = errors.New("refused by the other side")
+	// ErrReplaced: a newer process with this agent's identity has taken over
+	// the association. It is final for this Node and that peer.
+	ErrReplaced = errors.New("replaced by a newer process with the same identity")
+	// ErrTooMany: a limit on the number of Peers or waiting connections.
+	ErrTooMany = errors.New("too many peers")
+	// ErrPeerClosed: the other side said goodbye.
+	ErrPeerClosed = errors.New("closed by the other side")
+	// ErrConnectionLost: the session died and no other took its place.
+	ErrConnectionLost = errors.New("connection lost")
+	// ErrProtocol: the other side broke a rule of the wire format or of the
+	// flows.
+	ErrProtocol = errors.New("protocol error")
+	// ErrHandler: Accept or Receive on a Node whose Config has a Handler.
+	ErrHandler = errors.New("messages go to the handler")
+	// ErrUnsigned: a message without a signature was to be verified.
+	ErrUnsigned = errors.New("message is not signed")
+	// ErrWrongMesh: the message was signed for another mesh.
+	ErrWrongMesh = errors.New("message of another mesh")
+)
+
+// MessageError says what is wrong with a message that was to be sent, or that
+// was read from JSON.
+type MessageError struct {
+	Field  string // JSON name of the field
+	Reason string
+}
+
+func (e *MessageError) Error() string { return fmt.Sprintf("message: %s %s", e.Field, e.Reason) }
+
+// VersionError says that the two sides speak different versions of a format.
+type VersionError struct {
+	Format       string // "frame", "hello", "record"
+	Ours, Theirs string
+}
+
+func (e *VersionError) Error() string {
+	return fmt.Sprintf("%s version %s is not understood (ours is %s)", e.Format, e.Theirs, e.Ours)
+}
+
+// DialError says why an agent could not be reached. Err is the context's
+// error when time ran out, and otherwise what ended the dial for good.
+type DialError struct {
+	Peer  string
+	Tried []string // one sentence per step that was tried, in order
+	Err   error
+}
+
+func (e *DialError) Error() string {
+	s := fmt.Sprintf("dial %s: %v", e.Peer, e.Err)
+	if len(e.Tried) > 0 {
+		s += " (tried: " + strings.Join(e.Tried, "; ") + ")"
+	}
+	return s
+}
+
+func (e *DialError) Unwrap() error { return e.Err }
+
+// UndeliveredError reports messages whose delivery was not acknowledged when
+// a Peer ended. Each of them may or may not have reached the other
+// application.
+type UndeliveredError struct {
+	Peer string
+	IDs  []string // Message.ID, in the order of sending
+	Err  error    // why the Peer ended, nil after Close
+}
+
+func (e *UndeliveredError) Error() string {
+	s := fmt.Sprintf("%d messages to %s were not acknowledged as delivered", len(e.IDs), e.Peer)
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+func (e *UndeliveredError) Unwrap() error { return e.Err }
+
+// closedError is what methods return after something closed: it matches
+// net.ErrClosed and what caused the closing.
+type closedError struct{ cause error }
+
+func (e *closedError) Error() string {
+	if e.cause == nil || errors.Is(e.cause, net.ErrClosed) {
+		return net.ErrClosed.Error()
+	}
+	return e.cause.Error()
+}
+
+func (e *closedError) Unwrap() []error {
+	if e.cause == nil {
+		return []error{net.ErrClosed}
+	}
+	return []error{net.ErrClosed, e.cause}
+}
+
+// protocolErrorf makes an error that matches ErrProtocol.
+func protocolErrorf(format string, a ...any) error {
+	return fmt.Errorf("%w: %s", ErrProtocol, fmt.Sprintf(format, a...))
+}

@@ -1,0 +1,229 @@
+package mesh_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"time"
+
+	"github.com/infrafabric/agentmesh/keys"
+	"github.com/infrafabric/agentmesh/mesh"
+	"github.com/infrafabric/agentmesh/signaling"
+)
+
+// exampleConfig is a Config for examples on one machine.
+func exampleConfig(id *keys.Identity, trust keys.Trust, server string) mesh.Config {
+	loopback, err := mesh.LoopbackNet()
+	if err != nil {
+		log.Fatal(err)
+	}
+	return mesh.Config{Identity: id, Trust: trust, Signaling: []string{server}, Net: loopback}
+}
+
+// exampleServer starts a signaling server on a free loopback port.
+func exampleServer() (url string, stop func()) {
+	s, err := signaling.NewServer(signaling.ServerConfig{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	web := httptest.NewServer(s)
+	return strings.Replace(web.URL, "http", "ws", 1), func() { s.Close(); web.Close() }
+}
+
+func generate(name string) *keys.Identity {
+	id, err := keys.Generate(name)
+	if err != nil {
+		log.Fatal(err)
+	}
+	return id
+}
+
+// Two agents: one listens and answers, the other dials.
+func Example() {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	url, stop := exampleServer()
+	defer stop()
+
+	// agent-b answers every message.
+	b, err := mesh.Listen(ctx, exampleConfig(generate("agent-b"), keys.TrustAny, url))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer b.Close()
+	go func() {
+		peer, err := b.Accept(ctx)
+		if err != nil {
+			return
+		}
+		for {
+			m, err := peer.Receive(ctx)
+			if err != nil {
+				return
+			}
+			reply := mesh.Message{Performative: "agree", CitationIDs: []string{m.ID}, Payload: m.Payload}
+			if err := peer.Send(ctx, reply); err != nil {
+				return
+			}
+		}
+	}()
+
+	a, err := mesh.Listen(ctx, exampleConfig(generate("agent-a"), keys.TrustAny, url))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer a.Close()
+	peer, err := a.Dial(ctx, "agent-b")
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := peer.Send(ctx, mesh.Message{Performative: "request", Payload: json.RawMessage(`{"restart": "db-3"}`)}); err != nil {
+		log.Fatal(err)
+	}
+	m, err := peer.Receive(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(m.Source, m.Performative, string(m.Payload))
+	// Output: agent-b agree {"restart":"db-3"}
+}
+
+// A Handler takes messages as a web server takes requests.
+func ExampleConfig_handler() {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	url, stop := exampleServer()
+	defer stop()
+
+	got := make(chan string)
+	cfg := exampleConfig(generate("agent-b"), keys.TrustAny, url)
+	cfg.Handler = func(_ context.Context, p *mesh.Peer, m mesh.Message) {
+		got <- p.ID() + " says " + string(m.Payload)
+	}
+	b, err := mesh.Listen(ctx, cfg)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer b.Close()
+
+	// Dial makes a Node of its own that lives as long as the Peer.
+	peer, err := mesh.Dial(ctx, "agent-b", exampleConfig(generate("agent-a"), keys.TrustAny, url))
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := peer.Send(ctx, mesh.Message{Payload: json.RawMessage(`"hello"`)}); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(<-got)
+	if err := peer.Flush(ctx); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("delivered; closing:", peer.Close())
+	// Output:
+	// agent-a says "hello"
+	// delivered; closing: <nil>
+}
+
+// What was not delivered when a Peer closes is reported by ID.
+func ExamplePeer_Close() {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	url, stop := exampleServer()
+	defer stop()
+	b, err := mesh.Listen(ctx, exampleConfig(generate("agent-b"), keys.TrustAny, url))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer b.Close()
+	peer, err := mesh.Dial(ctx, "agent-b", exampleConfig(generate("agent-a"), keys.TrustAny, url))
+	if err != nil {
+		log.Fatal(err)
+	}
+	// agent-b never receives it.
+	if err := peer.Send(ctx, mesh.Message{ID: "order-66"}); err != nil {
+		log.Fatal(err)
+	}
+	var lost *mesh.UndeliveredError
+	if errors.As(peer.Close(), &lost) {
+		fmt.Println("not delivered:", lost.IDs)
+	}
+	err = peer.Send(ctx, mesh.Message{})
+	fmt.Println("closed:", errors.Is(err, net.ErrClosed))
+	// Output:
+	// not delivered: [order-66]
+	// closed: true
+}
+
+// A message keeps its proof in JSON and can be verified by anybody who knows
+// the author's key.
+func ExampleMessage_Verify() {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	url, stop := exampleServer()
+	defer stop()
+	b, err := mesh.Listen(ctx, exampleConfig(generate("agent-b"), keys.TrustAny, url))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer b.Close()
+	peer, err := mesh.Dial(ctx, "agent-b", exampleConfig(generate("agent-a"), keys.TrustAny, url))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer peer.Close()
+	if err := peer.Send(ctx, mesh.Message{Payload: json.RawMessage(`{"amount": 9007199254740993}`)}); err != nil {
+		log.Fatal(err)
+	}
+	incoming, err := b.Accept(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	m, err := incoming.Receive(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	archived, err := m.AppendJSON(nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	var read mesh.Message
+	if err := read.UnmarshalJSON(archived); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("as archived:", read.Verify(ctx, "default", keys.TrustAny))
+	read.Payload = json.RawMessage(`{"amount":9007199254740992}`)
+	fmt.Println("changed:", errors.Is(read.Verify(ctx, "default", keys.TrustAny), keys.ErrBadSignature))
+	// Output:
+	// as archived: <nil>
+	// changed: true
+}
+
+// A private certificate authority or a proxy for signaling goes into the HTTP
+// client, the network interfaces to use into Net.
+func ExampleConfig() {
+	proxied := http.DefaultTransport.(*http.Transport).Clone()
+	proxied.Proxy = http.ProxyFromEnvironment
+	loopback, err := mesh.LoopbackNet()
+	if err != nil {
+		log.Fatal(err)
+	}
+	cfg := mesh.Config{
+		Identity:   generate("agent-a"),
+		Mesh:       "acme-prod",
+		Signaling:  []string{"wss://s1.example/", "wss://s2.example/"},
+		STUN:       []string{"stun:stun.example:3478"},
+		HTTPClient: &http.Client{Transport: proxied},
+		Net:        loopback,
+	}
+	_, err = mesh.Listen(context.Background(), cfg)
+	var invalid *mesh.ConfigError
+	fmt.Println(errors.As(err, &invalid), invalid.Field)
+	// Output: true Trust
+}

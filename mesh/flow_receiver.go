@@ -1,0 +1,105 @@
+package mesh
+
+// receiver is the receiving half of a flow: which record comes next, what was
+// delivered, how much may come. It is pure, like sender; it counts records and
+// does not hold them.
+//
+// A receiver has no state until the first record or skip. Then records are
+// contiguous: a repeated one is dropped, a gap is the sender's error. Only an
+// explicit skip moves on, and only forward: the sender has reported what it
+// passes over, or a former instance of this agent has delivered it.
+type receiver struct {
+	flow   uint64
+	window uint64
+
+	known        bool   // a record or a skip has come
+	received     uint64 // every number up to it has come or was passed over
+	receivedEnd  uint64 // bytes of all records up to received
+	delivered    uint64
+	deliveredEnd uint64
+	credit       uint64 // bytes granted
+
+	marks []mark // received and not delivered, in order
+}
+
+// mark is a place between received and delivered: a record that waits for the
+// application, or a skip that waits for the records before it.
+type mark struct {
+	number, end uint64
+	skip        bool
+}
+
+func newReceiver(flow, window uint64) receiver {
+	return receiver{flow: flow, window: window, credit: window}
+}
+
+// record judges the record with that number and length. It reports whether
+// the record is new; a repeated one is not.
+func (r *receiver) record(number uint64, data []byte) (fresh bool, err error) {
+	switch {
+	case number == 0:
+		return false, protocolErrorf("flow %d: record 0", r.flow)
+	case number <= r.received:
+		return false, nil
+	case number != r.received+1:
+		return false, protocolErrorf("flow %d: record %d after %d", r.flow, number, r.received)
+	}
+	end := r.receivedEnd + recordSize(data)
+	if end > r.credit {
+		return false, protocolErrorf("flow %d: record %d exceeds the credit by %d bytes", r.flow, number, end-r.credit)
+	}
+	r.known = true
+	r.received, r.receivedEnd = number, end
+	r.marks = append(r.marks, mark{number: number, end: end})
+	return true, nil
+}
+
+// skipTo moves to just before number, whose predecessors count offset bytes.
+// Records received before stay to be delivered.
+func (r *receiver) skipTo(number, offset uint64) error {
+	if number == 0 {
+		return protocolErrorf("flow %d: skip to record 0", r.flow)
+	}
+	if r.known && number <= r.received+1 {
+		return nil // nothing is passed over
+	}
+	if offset < r.receivedEnd || offset > maxOffset {
+		return protocolErrorf("flow %d: skip to byte %d from %d", r.flow, offset, r.receivedEnd)
+	}
+	r.known = true
+	r.received, r.receivedEnd = number-1, offset
+	r.marks = append(r.marks, mark{number: number - 1, end: offset, skip: true})
+	r.settle()
+	return nil
+}
+
+// maxOffset keeps byte counts far from overflow: nobody reaches it honestly.
+const maxOffset = 1 << 62
+
+// deliver notes that the application has taken the record with that number.
+// Records are delivered in order.
+func (r *receiver) deliver(number uint64) {
+	for len(r.marks) > 0 && r.marks[0].number <= number {
+		r.advance()
+	}
+	r.settle()
+}
+
+// settle delivers the skips that stand first: no application waits for them.
+func (r *receiver) settle() {
+	for len(r.marks) > 0 && r.marks[0].skip {
+		r.advance()
+	}
+}
+
+func (r *receiver) advance() {
+	m := r.marks[0]
+	r.marks = r.marks[1:]
+	r.delivered, r.deliveredEnd = m.number, m.end
+	r.credit = max(r.credit, m.end+r.window)
+}
+
+// position is what the sender is told; ok is false without state.
+func (r *receiver) position() (p position, ok bool) {
+	return position{Flow: r.flow, Received: r.received, Delivered: r.delivered, Credit: r.credit}, r.known
+}

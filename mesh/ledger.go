@@ -1,0 +1,235 @@
+package mesh
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/infrafabric/agentmesh/signaling"
+)
+
+// ledger is what a Node keeps about one other agent: the numbers and positions
+// of the flows between them, the copies of what is not delivered, and what has
+// arrived and was not yet taken. It outlives sessions and Peers, so numbers
+// never start again.
+//
+// Its methods are safe for concurrent use. They never block but in push,
+// pop and flush, and never call out.
+type ledger struct {
+	remote string
+	obs    *observer
+
+	mu   sync.Mutex
+	out  sender
+	in   receiver
+	inst signaling.Instance // the remote instance of the newest completed hello
+	// refused are instances that a newer one has replaced.
+	refused []signaling.Instance
+	// replaced is set for good when the remote says that a newer process has
+	// this agent's identity.
+	replaced bool
+
+	inbox []inbound
+	epoch int // counts remote instances: positions of a former one are void
+
+	open  bool     // a Peer uses the ledger
+	cause error    // why it is not open
+	top   *session // data leaves by it; nil between sessions
+
+	told     uint64      // credit in the last position that travelled
+	ackDue   bool        // the position has news
+	ackNow   bool        // and they must not wait any longer
+	ackArmed bool        // ackTimer runs
+	ackTimer *time.Timer // sets ackNow
+
+	space   notifier // the send window opened, or open changed
+	arrived notifier // inbox grew, or open changed
+	settled notifier // records were delivered, or open changed
+}
+
+// inbound is a message that arrived.
+type inbound struct {
+	msg   Message
+	epoch int
+}
+
+func newLedger(remote string, obs *observer, window, floor, floorBytes uint64) *ledger {
+	return &ledger{
+		remote: remote,
+		obs:    obs,
+		out:    newSender(messageFlow, window, floor, floorBytes),
+		in:     newReceiver(messageFlow, window),
+	}
+}
+
+// begin opens the ledger for a new Peer.
+func (l *ledger) begin() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open, l.cause = true, nil
+}
+
+// end closes it: nothing is accepted any more, and the IDs of what was not
+// delivered are returned. What has arrived can still be popped.
+func (l *ledger) end(cause error) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open, l.cause, l.top = false, cause, nil
+	if l.ackTimer != nil {
+		l.ackTimer.Stop()
+	}
+	ids := l.out.abandon()
+	l.space.broadcast()
+	l.arrived.broadcast()
+	l.settled.broadcast()
+	return ids
+}
+
+// push numbers a prepared message, encodes it and puts it into the window. It
+// blocks while the window is full.
+func (l *ledger) push(ctx context.Context, m *Message) error {
+	for {
+		l.mu.Lock()
+		if !l.open {
+			err := l.cause
+			l.mu.Unlock()
+			return &closedError{err}
+		}
+		m.SequenceNum = l.out.next
+		data := encodeRecord(m)
+		if len(data) > MaxMessage || recordSize(data) > l.out.window {
+			l.mu.Unlock()
+			return ErrTooLarge
+		}
+		if l.out.fits(len(data)) {
+			l.out.push(m.ID, data, time.Now())
+			top := l.top
+			l.mu.Unlock()
+			top.poke()
+			return nil
+		}
+		wait := l.space.wait()
+		l.mu.Unlock()
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// flush waits until everything pushed before was delivered.
+func (l *ledger) flush(ctx context.Context) error {
+	l.mu.Lock()
+	last := l.out.next - 1
+	for {
+		// A record given up leaves base behind it as a delivered one does;
+		// the ledger is closed then.
+		if !l.open {
+			err := l.cause
+			l.mu.Unlock()
+			return &closedError{err}
+		}
+		if l.out.base() > last {
+			l.mu.Unlock()
+			return nil
+		}
+		wait := l.settled.wait()
+		l.mu.Unlock()
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		l.mu.Lock()
+	}
+}
+
+// pop takes the next message that arrived. With take it counts as delivered at
+// once, otherwise when taken is called with it.
+func (l *ledger) pop(ctx context.Context, take bool) (inbound, error) {
+	for {
+		l.mu.Lock()
+		if len(l.inbox) > 0 {
+			in := l.inbox[0]
+			l.inbox[0] = inbound{}
+			l.inbox = l.inbox[1:]
+			if len(l.inbox) == 0 {
+				l.inbox = nil
+			}
+			var poke *session
+			if take {
+				poke = l.delivered(in)
+			}
+			l.mu.Unlock()
+			poke.poke()
+			return in, nil
+		}
+		if !l.open {
+			err := l.cause
+			l.mu.Unlock()
+			return inbound{}, &closedError{err}
+		}
+		wait := l.arrived.wait()
+		l.mu.Unlock()
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return inbound{}, context.Cause(ctx)
+		}
+	}
+}
+
+// taken notes that the application is done with a popped message.
+func (l *ledger) taken(in inbound) {
+	l.mu.Lock()
+	poke := l.delivered(in)
+	l.mu.Unlock()
+	poke.poke()
+}
+
+// delivered advances the position and returns the session to poke, if any.
+// l.mu is held.
+func (l *ledger) delivered(in inbound) *session {
+	if in.epoch != l.epoch {
+		return nil // of an instance that is gone
+	}
+	l.in.deliver(in.msg.SequenceNum)
+	return l.acknowledge()
+}
+
+// acknowledge sees to it that the position travels: with the next batch if one
+// leaves soon, by itself after ackDelay, and at once when the other side may
+// be short of credit. It returns the session to poke, if any. l.mu is held.
+func (l *ledger) acknowledge() *session {
+	l.ackDue = true
+	if l.top == nil || l.ackNow {
+		return nil
+	}
+	if l.in.credit-l.told >= l.in.window/4 {
+		l.ackNow = true
+		return l.top
+	}
+	if !l.ackArmed {
+		l.ackArmed = true
+		if l.ackTimer == nil {
+			l.ackTimer = time.AfterFunc(ackDelay, l.ackLate)
+		} else {
+			l.ackTimer.Reset(ackDelay)
+		}
+	}
+	return nil
+}
+
+// ackLate runs when a position has waited for ackDelay.
+func (l *ledger) ackLate() {
+	l.mu.Lock()
+	var poke *session
+	l.ackArmed = false
+	if l.ackDue && !l.ackNow {
+		l.ackNow = true
+		poke = l.top
+	}
+	l.mu.Unlock()
+	poke.poke()
+}

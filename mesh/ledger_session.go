@@ -1,0 +1,221 @@
+package mesh
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/infrafabric/agentmesh/signaling"
+)
+
+// positions is what a hello to that instance states.
+func (l *ledger) positions(inst signaling.Instance) []position {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p, ok := l.in.position(); ok && inst == l.inst {
+		return []position{p}
+	}
+	return nil
+}
+
+// admits reports whether an instance may speak for the remote agent, and
+// whether this process may still speak with it.
+func (l *ledger) admits(inst signaling.Instance) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if slices.Contains(l.refused, inst) {
+		return fmt.Errorf("instance of %s: %w", l.remote, ErrReplaced)
+	}
+	return nil
+}
+
+// attach takes in a session whose hello has been verified. The newest
+// completed hello wins: a new instance displaces the one before, which is
+// refused from then on. Data moves to the session if it is the highest; it
+// never goes back to a lower one.
+//
+// It returns the IDs of records whose outcome can no longer be known, and
+// whether another instance was displaced.
+func (l *ledger) attach(s *session, h *helloBody) (unknown []string, displaced bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case !l.open:
+		return nil, false, &closedError{l.cause}
+	case slices.Contains(l.refused, h.FromInstance):
+		return nil, false, fmt.Errorf("instance of %s: %w", l.remote, ErrReplaced)
+	}
+	pos, err := soleMessagePosition(h.Positions)
+	if err != nil {
+		return nil, false, err
+	}
+	first := l.inst == signaling.Instance{}
+	same := l.inst == h.FromInstance
+	if same && l.top != nil && s.order.compare(l.top.order) < 0 {
+		// Data stays on the higher session; what this hello states is old.
+		return nil, false, nil
+	}
+	unknown, err = l.out.resume(pos, same || first, h.Window)
+	if err != nil {
+		return nil, false, err
+	}
+	if !same {
+		if displaced = !first; displaced {
+			l.refused = append(l.refused, l.inst)
+			if len(l.refused) > maxRefusedInstances {
+				l.refused = l.refused[1:]
+			}
+		}
+		l.inst = h.FromInstance
+		l.in = newReceiver(messageFlow, l.in.window)
+		l.epoch++
+		l.told, l.ackDue = l.in.credit, false
+	}
+	l.top = s
+	if l.ackDue {
+		l.ackNow = true
+	}
+	l.space.broadcast()
+	l.settled.broadcast()
+	return unknown, displaced, nil
+}
+
+// soleMessagePosition finds the message flow's entry; there are no other
+// flows yet, and each may be named once.
+func soleMessagePosition(list []position) (*position, error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	if len(list) > 1 || list[0].Flow != messageFlow {
+		return nil, protocolErrorf("positions of unknown flows")
+	}
+	return &list[0], nil
+}
+
+// detach takes a dead session out.
+func (l *ledger) detach(s *session) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.top == s {
+		l.top = nil
+	}
+}
+
+// markReplaced notes that a newer process has this agent's identity.
+func (l *ledger) markReplaced() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.replaced = true
+}
+
+// isReplaced reports what markReplaced noted.
+func (l *ledger) isReplaced() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.replaced
+}
+
+// work is what a session's writer sends next, in this order.
+type work struct {
+	skip      *skipFrame
+	records   [][]byte
+	positions []position
+}
+
+// collect returns what the session should send now; nothing when it is not
+// the highest.
+func (l *ledger) collect(s *session) (w work) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.top != s {
+		return work{}
+	}
+	w.skip, w.records = l.out.travel(maxTree, maxFrame-frameOverhead)
+	if l.ackDue && (l.ackNow || len(w.records) > 0) {
+		l.ackDue, l.ackNow = false, false
+		if p, ok := l.in.position(); ok {
+			w.positions = []position{p}
+			l.told = p.Credit
+		}
+	}
+	return w
+}
+
+// accept files the verified records of one batch that came by the session.
+func (l *ledger) accept(s *session, msgs []Message, recs [][]byte) error {
+	l.mu.Lock()
+	if err := l.current(s); err != nil {
+		l.mu.Unlock()
+		return err
+	}
+	for i := range msgs {
+		fresh, err := l.in.record(msgs[i].SequenceNum, recs[i])
+		if err != nil {
+			l.mu.Unlock()
+			return err
+		}
+		if fresh {
+			l.inbox = append(l.inbox, inbound{msg: msgs[i], epoch: l.epoch})
+		}
+	}
+	l.arrived.broadcast()
+	poke := l.acknowledge()
+	l.mu.Unlock()
+	poke.poke()
+	return nil
+}
+
+// skipTo files a skip that came by the session.
+func (l *ledger) skipTo(s *session, f *skipFrame) error {
+	if f.Flow != messageFlow {
+		return protocolErrorf("skip on unknown flow %d", f.Flow)
+	}
+	l.mu.Lock()
+	if err := l.current(s); err != nil {
+		l.mu.Unlock()
+		return err
+	}
+	err := l.in.skipTo(f.Number, f.Offset)
+	l.ackDue, l.ackNow = true, true
+	poke := l.top
+	l.mu.Unlock()
+	poke.poke()
+	return err
+}
+
+// stated merges positions that came by the session.
+func (l *ledger) stated(s *session, list []position) error {
+	pos, err := soleMessagePosition(list)
+	if err != nil || pos == nil {
+		return err
+	}
+	l.mu.Lock()
+	if err := l.current(s); err != nil {
+		l.mu.Unlock()
+		return err
+	}
+	gone, err := l.out.position(*pos)
+	if len(gone) > 0 {
+		l.obs.delivered(gone)
+		clear(gone)
+		l.space.broadcast()
+		l.settled.broadcast()
+	}
+	var poke *session
+	if l.out.waiting() {
+		poke = l.top
+	}
+	l.mu.Unlock()
+	poke.poke()
+	return err
+}
+
+// current reports whether frames of the session still count. l.mu is held.
+func (l *ledger) current(s *session) error {
+	if !l.open {
+		return &closedError{l.cause}
+	}
+	if s.bind.remoteInst != l.inst {
+		return fmt.Errorf("instance of %s: %w", l.remote, ErrReplaced)
+	}
+	return nil
+}

@@ -1,0 +1,148 @@
+package mesh
+
+import "time"
+
+// Every bound of the package stands here, with what happens at it. The wire
+// limits are part of the protocol: both sides count alike.
+const (
+	// MaxMessage is the largest message in bytes, measured as its record on
+	// the wire: headers and compacted payload. Send refuses a larger one with
+	// ErrTooLarge; a peer that sends one has its session closed.
+	MaxMessage = 1 << 20
+
+	// MaxNesting is how deep a payload or an extra field may nest arrays and
+	// objects. A deeper one is a *MessageError.
+	MaxNesting = 64
+
+	maxIDLen          = 128  // bytes of Message.ID
+	maxPerformative   = 64   // bytes of Message.Performative
+	maxConversation   = 255  // bytes of Message.ConversationID
+	maxTraceID        = 64   // bytes of Message.TraceID
+	maxCitations      = 64   // entries of Message.CitationIDs
+	maxCitationLen    = 255  // bytes of one citation
+	maxExtra          = 64   // entries of Message.Extra
+	maxExtraName      = 128  // bytes of one extra field's name
+	maxSignatureField = 4096 // bytes of the mesh name, instance and key of a signature in JSON
+
+	// maxTree is how many messages one signature may cover (leaves of its
+	// Merkle tree). Ten hashes prove membership at most.
+	maxTree = 1024
+
+	// maxFrame is the largest data channel message. A batch that does not
+	// fit, which only a single large record can cause, travels in parts.
+	maxFrame = 16 << 10
+	// partSize is the payload of one part.
+	partSize = maxFrame - 64
+	// maxJoined is the largest batch that parts may add up to: one record of
+	// MaxMessage and its signature. A larger one closes the session.
+	maxJoined = MaxMessage + 1024
+
+	// recordOverhead is added to each record's length when credit and memory
+	// are counted, so that a million empty records are not free.
+	recordOverhead = 64
+
+	// maxPositions bounds the flows that one hello or positions frame may
+	// speak of. A frame with more closes the session.
+	maxPositions = 64
+
+	// maxHelloText bounds the strings of a hello.
+	maxHelloText = 64
+
+	// maxSDP is the largest session description accepted, in bytes.
+	maxSDP = 16 << 10
+	// maxRemoteCandidates is how many candidates of one session's other side
+	// are used; further ones are ignored.
+	maxRemoteCandidates = 32
+	// maxCandidateLen bounds one candidate line, in bytes.
+	maxCandidateLen = 512
+	// maxReason bounds the text of a reject or a goodbye, in bytes.
+	maxReason = 200
+
+	// freshness is how far an envelope's time may lie from this node's clock.
+	freshness = 5 * time.Minute
+	// maxNonces is how many envelopes of one key are remembered against
+	// replay at a time; further ones of that key are refused until the oldest
+	// leave the window. Thirteen a second, sustained.
+	maxNonces = 4096
+	// maxNonceKeys is for how many keys; beyond it envelopes of keys not yet
+	// remembered are refused.
+	maxNonceKeys = 4096
+
+	// maxPeers is how many Peers a Node has at most; further offers are
+	// rejected with the code busy, further dials fail with ErrTooMany.
+	maxPeers = 4096
+	// maxAttempts is how many sessions one Peer may have under negotiation;
+	// further offers are ignored until one ends.
+	maxAttempts = 4
+	// maxIncoming is how many agents that were not dialled may be under
+	// negotiation with a Node at a time; further first offers are ignored and
+	// their senders repeat them.
+	maxIncoming = 256
+	// maxSessions is how many established sessions one Peer keeps at most
+	// while it moves from one to the next; a further one displaces the lowest.
+	maxSessions = 3
+	// maxLedgers is for how many agents without a Peer the Node remembers
+	// numbers and positions. The least recently used is forgotten first, and
+	// the next hello to that agent says so.
+	maxLedgers = 4096
+	// maxRefusedInstances is how many replaced instances of one agent are
+	// remembered as refused.
+	maxRefusedInstances = 64
+	// acceptBacklog is how many Peers may wait for Accept; further first
+	// offers are rejected with the code busy.
+	acceptBacklog = 128
+
+	// rejectsPerSecond bounds the signed refusals a Node sends.
+	rejectsPerSecond = 20
+
+	// offerGatherWait is how long an offer or answer waits for candidates
+	// before it leaves; those found later trickle.
+	offerGatherWait = 10 * time.Millisecond
+	// attemptTimeout is how long one negotiation may take until its session's
+	// hello is verified.
+	attemptTimeout = 10 * time.Second
+	// resendFirst is when an unanswered envelope is sent again, unchanged and
+	// by the next route; the interval then doubles up to resendMax.
+	resendFirst = 500 * time.Millisecond
+	resendMax   = 2 * time.Second
+	// glareWait is how long the owner of the winning offer waits for its
+	// answer before it answers the other side's offer as well.
+	glareWait = 2 * time.Second
+	// redialPause separates two attempts of one Dial.
+	redialPause = 250 * time.Millisecond
+
+	// trustInterval is how often the trust policy is asked again about live
+	// Peers when it cannot announce its changes.
+	trustInterval = 2 * time.Second
+	// trustTimeout bounds one question to the trust policy.
+	trustTimeout = 5 * time.Second
+
+	// ackDelay is how long a position may wait for a frame to travel with.
+	ackDelay = 2 * time.Millisecond
+
+	// echoInterval is how often each side sends an echo.
+	echoInterval = time.Second
+	// silenceLimit is how long a session may be silent before it is given up.
+	silenceLimit = 30 * time.Second
+
+	// linger is how long a closing session may take to hand over what was
+	// written to it, the goodbye above all.
+	linger = 500 * time.Millisecond
+	// oldSessionGrace is added to one round trip before a session that was
+	// replaced is closed.
+	oldSessionGrace = 100 * time.Millisecond
+
+	// bufferHigh and bufferLow are the water marks of a data channel, in
+	// bytes queued and not yet acknowledged by the other side's SCTP.
+	bufferHigh = 256 << 10
+	bufferLow  = 128 << 10
+	// socketBuffer is the size asked for a UDP socket's kernel buffers.
+	socketBuffer = 4 << 20
+
+	// certificateAhead is how long before its end a DTLS certificate is no
+	// longer used for new sessions.
+	certificateAhead = 7 * 24 * time.Hour
+)
+
+// DefaultWindow is the default of Config.Window, in bytes.
+const DefaultWindow = 4 << 20

@@ -1,0 +1,206 @@
+package mesh
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"math"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"go.opentelemetry.io/otel/trace"
+)
+
+// messageVersion is the version of the message format, IFMessage.
+const messageVersion = "2.1"
+
+// Message is one signed message between two agents (IFMessage v2.1). Its JSON
+// form uses the field names given below; [Message.Verify] checks either form.
+//
+// To send one, set Payload and what the application needs of the optional
+// fields; the Peer fills in Source, Destination, SequenceNum and Signature and
+// never changes the caller's value. A received message has every field set.
+type Message struct {
+	// ID (id) names the message; it is the key to deduplicate on when a
+	// process was restarted. Default: 130 random bits. At most 128 bytes.
+	ID string
+	// Timestamp (timestamp) is when the author wrote it, in milliseconds and
+	// UTC; finer parts are cut off. Default: the time of Send.
+	Timestamp time.Time
+	// Level (level) is 1 for information, 2 normal, 3 urgent; other values
+	// are the application's. Zero means 2 in Send.
+	Level int
+	// Source and Destination (source, destination) are agent IDs. Send
+	// accepts them empty or right.
+	Source, Destination string
+	// Performative (performative) is the FIPA speech act: inform, request,
+	// agree, refuse, query-if … Default: inform. At most 64 bytes.
+	Performative string
+	// ConversationID (conversation_id) threads a dialogue; optional, at most
+	// 255 bytes.
+	ConversationID string
+	// SequenceNum (sequence_num) is 1, 2, 3 … from one Node to one agent. The
+	// Peer sets it.
+	SequenceNum uint64
+	// CitationIDs (citation_ids) names evidence; optional, at most 64 of at
+	// most 255 bytes.
+	CitationIDs []string
+	// TraceID (traceId) is the W3C trace ID; Send takes it from the context's
+	// span when it is empty. At most 64 bytes.
+	TraceID string
+	// Payload (payload) is one JSON value without duplicate names, nested at
+	// most MaxNesting deep; white space between tokens is removed and nothing
+	// else changed. Empty means null. On a received message it shares memory
+	// with nothing else.
+	Payload json.RawMessage
+	// Extra holds fields that this version does not know, by name. They are
+	// covered by the signature. At most 64, names at most 128 bytes.
+	Extra map[string]json.RawMessage
+	// Signature (signature) proves the author. Send ignores it.
+	Signature *Signature
+}
+
+// prepare returns the message as it will be recorded, without its number.
+func (m Message) prepare(ctx context.Context, from, to string, now time.Time) (Message, error) {
+	if m.Source != "" && m.Source != from {
+		return m, &MessageError{Field: "source", Reason: "is not this agent"}
+	}
+	if m.Destination != "" && m.Destination != to {
+		return m, &MessageError{Field: "destination", Reason: "is not this peer"}
+	}
+	m.Source, m.Destination = from, to
+	m.SequenceNum, m.Signature = 0, nil
+	if m.ID == "" {
+		m.ID = rand.Text()
+	}
+	if m.Timestamp.IsZero() {
+		m.Timestamp = now
+	}
+	m.Timestamp = m.Timestamp.UTC().Truncate(time.Millisecond)
+	if m.Level == 0 {
+		m.Level = 2
+	}
+	if m.Performative == "" {
+		m.Performative = "inform"
+	}
+	if m.TraceID == "" {
+		if sc := trace.SpanContextFromContext(ctx); sc.HasTraceID() {
+			m.TraceID = sc.TraceID().String()
+		}
+	}
+	if err := m.checkFields(); err != nil {
+		return m, err
+	}
+	return m.compacted()
+}
+
+// compacted returns the message with its JSON values copied in compact form.
+func (m Message) compacted() (Message, error) {
+	src := m.Payload
+	if len(src) == 0 {
+		src = json.RawMessage("null")
+	}
+	p, err := compactJSON(make([]byte, 0, len(src)), src)
+	if err != nil {
+		return m, &MessageError{Field: "payload", Reason: jsonReason(err)}
+	}
+	m.Payload = p
+	if len(m.Extra) == 0 {
+		m.Extra = nil
+		return m, nil
+	}
+	extra := make(map[string]json.RawMessage, len(m.Extra))
+	for name, v := range m.Extra {
+		c, err := compactJSON(nil, v)
+		if err != nil {
+			return m, &MessageError{Field: name, Reason: jsonReason(err)}
+		}
+		extra[name] = c
+	}
+	m.Extra = extra
+	return m, nil
+}
+
+// checkCompact reports whether every JSON value is valid and in compact form
+// already, as a message on the wire must be.
+func (m *Message) checkCompact() error {
+	if err := checkCompact(m.Payload); err != nil {
+		return &MessageError{Field: "payload", Reason: jsonReason(err)}
+	}
+	for name, v := range m.Extra {
+		if err := checkCompact(v); err != nil {
+			return &MessageError{Field: name, Reason: jsonReason(err)}
+		}
+	}
+	return nil
+}
+
+// jsonReason words an error of the JSON parser without the text it stumbled
+// over, which may be a secret.
+func jsonReason(err error) string {
+	if errors.Is(err, errNesting) {
+		return "nests deeper than " + strconv.Itoa(MaxNesting) + " levels"
+	}
+	if errors.Is(err, errLoose) {
+		return "is not in compact form"
+	}
+	return "is not one JSON value of valid UTF-8 without duplicate names"
+}
+
+// checkFields applies the limits of every field but the JSON values.
+func (m *Message) checkFields() error {
+	for _, f := range []struct {
+		name, value string
+		most        int
+	}{
+		{"id", m.ID, maxIDLen},
+		{"performative", m.Performative, maxPerformative},
+		{"conversation_id", m.ConversationID, maxConversation},
+		{"traceId", m.TraceID, maxTraceID},
+	} {
+		if err := checkText(f.name, f.value, f.most); err != nil {
+			return err
+		}
+	}
+	if m.ID == "" {
+		return &MessageError{Field: "id", Reason: "is missing"}
+	}
+	if m.Level < math.MinInt32 || m.Level > math.MaxInt32 {
+		return &MessageError{Field: "level", Reason: "does not fit 32 bits"}
+	}
+	if y := m.Timestamp.UTC().Year(); y < 1 || y > 9999 {
+		return &MessageError{Field: "timestamp", Reason: "lies outside the years 1 to 9999"}
+	}
+	if len(m.CitationIDs) > maxCitations {
+		return &MessageError{Field: "citation_ids", Reason: "has too many entries"}
+	}
+	for _, c := range m.CitationIDs {
+		if err := checkText("citation_ids", c, maxCitationLen); err != nil {
+			return err
+		}
+	}
+	if len(m.Extra) > maxExtra {
+		return &MessageError{Field: "extra", Reason: "has too many fields"}
+	}
+	for name := range m.Extra {
+		if err := checkText("extra", name, maxExtraName); err != nil {
+			return err
+		}
+		if knownField[name] {
+			return &MessageError{Field: name, Reason: "has a field of its own"}
+		}
+	}
+	return nil
+}
+
+func checkText(field, s string, most int) error {
+	if len(s) > most {
+		return &MessageError{Field: field, Reason: "is longer than " + strconv.Itoa(most) + " bytes"}
+	}
+	if !utf8.ValidString(s) {
+		return &MessageError{Field: field, Reason: "is not valid UTF-8"}
+	}
+	return nil
+}

@@ -1,0 +1,352 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/infrafabric/agentmesh/keys"
+	"github.com/infrafabric/agentmesh/signaling"
+)
+
+// signaler is what a Node needs of signaling; *signaling.Client is one.
+type signaler interface {
+	// WaitReady blocks until a server has accepted the registration.
+	WaitReady(ctx context.Context) error
+	// Send passes an envelope on by the route-th of the open ways.
+	Send(ctx context.Context, envelope []byte, route int) (server string, err error)
+	// Receive returns what comes next from any server.
+	Receive(ctx context.Context) (signaling.Event, error)
+	Close() error
+}
+
+// Node is an agent's presence in one mesh: it is registered with the signaling
+// servers, dials other agents and accepts their Peers. Its methods are safe
+// for concurrent use. Close it to leave.
+type Node struct {
+	cfg       Config
+	log       *slog.Logger
+	obs       *observer
+	instance  signaling.Instance
+	start     time.Time
+	connector connector
+	signaler  signaler
+	rejects   *rate.Limiter
+	accepted  chan *Peer // connected Peers that nobody dialled
+
+	ctx    context.Context // ends when the Node closes
+	cancel context.CancelCauseFunc
+	work   sync.WaitGroup // the dispatcher, the trust watcher, the Peers' loops
+	ended  chan struct{}
+	lost   []error // of the Peers that Close ended
+
+	mu       sync.Mutex
+	peers    map[string]*member
+	ledgers  *ledgers
+	incoming int // members that nobody dialled and that are not connected
+	closed   bool
+	cert     *keys.Certificate
+
+	replays *replayMemory // owned by the dispatcher
+}
+
+// member is a Peer in the Node's books; the Node's mutex guards it.
+type member struct {
+	peer      *Peer
+	waiters   int  // dials that wait for it
+	dialled   bool // somebody here asked for it
+	connected bool
+	abandoned bool // its last dial gave up
+}
+
+// Listen joins the mesh: it registers the agent with the signaling servers and
+// accepts Peers from then on. It returns when the first server has accepted the
+// registration; ctx bounds that wait and nothing else. A Node survives the
+// loss of every server and registers again when one returns.
+//
+// Errors: *ConfigError, the context's error together with what each server
+// said, or signaling.ErrRefused when every server has refused for good.
+func Listen(ctx context.Context, cfg Config) (*Node, error) {
+	n, err := newNode(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("mesh: listen: %w", err)
+	}
+	conns, err := newWebRTCConnector(connectorConfig{stun: n.cfg.STUN, net: n.cfg.Net, log: n.log})
+	if err != nil {
+		return nil, fmt.Errorf("mesh: listen: %w", err)
+	}
+	client, err := signaling.NewClient(signaling.ClientConfig{
+		Identity: n.cfg.Identity, Mesh: n.cfg.Mesh, Instance: n.instance, URLs: n.cfg.Signaling,
+		HTTPClient: n.cfg.HTTPClient, Logger: n.log, Recorder: n.cfg.Recorder, Metrics: n.obs.ins,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("mesh: listen: %w", err)
+	}
+	n.run(conns, client)
+	if err := client.WaitReady(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("mesh: listen: %w", err), n.Close())
+	}
+	return n, nil
+}
+
+// newNode checks the configuration and makes a Node that does not run yet.
+func newNode(cfg Config) (*Node, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	obs, err := newObserver(&cfg)
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{
+		cfg:      cfg,
+		log:      cfg.Logger.With("agent", cfg.Identity.ID()),
+		obs:      obs,
+		instance: signaling.NewInstance(),
+		start:    time.Now(),
+		rejects:  rate.NewLimiter(rejectsPerSecond, rejectsPerSecond),
+		accepted: make(chan *Peer, acceptBacklog),
+		ended:    make(chan struct{}),
+		peers:    map[string]*member{},
+		ledgers:  newLedgers(obs, cfg.Window, maxLedgers),
+		replays:  newReplayMemory(),
+	}
+	obs.log = n.log
+	n.ctx, n.cancel = context.WithCancelCause(context.Background())
+	return n, nil
+}
+
+// run starts the Node with its connector and signaler.
+func (n *Node) run(c connector, s signaler) {
+	n.connector, n.signaler = c, s
+	n.work.Go(n.dispatch)
+	n.work.Go(n.watchTrust)
+}
+
+// ID returns the agent's own ID.
+func (n *Node) ID() string { return n.cfg.Identity.ID() }
+
+// Context ends when the Node has closed.
+func (n *Node) Context() context.Context { return n.ctx }
+
+// Accept returns the next Peer that another agent has begun, connected and
+// verified. A Peer that was dialled from here does not appear.
+//
+// Errors: the context's error, ErrHandler on a Node with a Handler, which
+// needs no Accept, or one that matches net.ErrClosed.
+func (n *Node) Accept(ctx context.Context) (*Peer, error) {
+	if n.cfg.Handler != nil {
+		return nil, fmt.Errorf("mesh: accept: %w", ErrHandler)
+	}
+	select {
+	case p := <-n.accepted:
+		return p, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("mesh: accept: %w", context.Cause(ctx))
+	case <-n.ctx.Done():
+		return nil, fmt.Errorf("mesh: accept: %w", net.ErrClosed)
+	}
+}
+
+// Close leaves the mesh: it closes every Peer and waits for everything the
+// Node started. Messages that were not acknowledged as delivered are reported
+// as *UndeliveredError values, joined. Calling it again returns the same.
+func (n *Node) Close() error {
+	n.mu.Lock()
+	first := !n.closed
+	n.closed = true
+	peers := make([]*Peer, 0, len(n.peers))
+	for _, m := range n.peers {
+		peers = append(peers, m.peer)
+	}
+	n.mu.Unlock()
+	if first {
+		n.leave(peers)
+	}
+	<-n.ended
+	return errors.Join(n.lost...)
+}
+
+// leave is Close's work, done once.
+func (n *Node) leave(peers []*Peer) {
+	defer close(n.ended)
+	for _, p := range peers {
+		p.shut(goodbyeClosed, &closedError{})
+	}
+	for _, p := range peers {
+		<-p.ended
+		if err := p.undelivered(); err != nil {
+			n.lost = append(n.lost, err)
+		}
+	}
+	n.cancel(net.ErrClosed)
+	if err := n.signaler.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		n.log.Debug("close signaling", "error", err)
+	}
+	n.work.Wait()
+}
+
+// certificate returns the DTLS certificate for a new session: one per Node,
+// renewed well before it ends.
+func (n *Node) certificate(now time.Time) (*keys.Certificate, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.cert == nil || now.Add(certificateAhead).After(n.cert.Leaf.NotAfter) {
+		c, err := keys.NewCertificate(now)
+		if err != nil {
+			return nil, err
+		}
+		n.cert = c
+	}
+	return n.cert, nil
+}
+
+// keyOf returns the key to address an offer to, zero when the trust policy
+// cannot name exactly one.
+func (n *Node) keyOf(ctx context.Context, id string) keys.PublicKey {
+	ctx, cancel := context.WithTimeout(ctx, trustTimeout)
+	defer cancel()
+	found, err := keys.Find(ctx, n.cfg.Trust, id)
+	if err != nil || len(found) != 1 {
+		return keys.PublicKey{}
+	}
+	return found[0]
+}
+
+// join makes a Peer and starts its loop. n.mu is held.
+func (n *Node) join(id string, dialled bool) *member {
+	p := newPeer(n, id, n.ledgers.acquire(id))
+	m := &member{peer: p, dialled: dialled}
+	n.peers[id] = m
+	if !dialled {
+		n.incoming++
+	}
+	n.work.Go(p.run)
+	if n.cfg.Handler != nil {
+		p.work.Go(p.handle)
+	}
+	return m
+}
+
+// connected notes a Peer's first session and offers it to Accept if nobody
+// here asked for it.
+func (n *Node) connected(p *Peer) {
+	n.mu.Lock()
+	m := n.peers[p.id]
+	m.connected = true
+	queue := !m.dialled && n.cfg.Handler == nil
+	if !m.dialled {
+		n.incoming--
+	}
+	n.obs.ins.AgentConnected.Add(n.ctx, n.oneIfFirst())
+	n.mu.Unlock()
+	if !queue {
+		return
+	}
+	select {
+	case n.accepted <- p:
+	default:
+		p.shut(goodbyeClosed, fmt.Errorf("%w: nobody accepts", ErrTooMany))
+	}
+}
+
+// oneIfFirst and its counterpart in forget keep webrtc_agent_connected: 1
+// while any Peer of the Node is connected. n.mu is held.
+func (n *Node) oneIfFirst() int64 {
+	count := 0
+	for _, m := range n.peers {
+		if m.connected {
+			count++
+		}
+	}
+	if count == 1 {
+		return 1
+	}
+	return 0
+}
+
+// forget takes a Peer that has ended out of the books.
+func (n *Node) forget(p *Peer) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	m := n.peers[p.id]
+	if m.connected {
+		n.obs.ins.AgentConnected.Add(context.Background(), -n.oneIfFirst())
+	} else if !m.dialled {
+		n.incoming--
+	}
+	delete(n.peers, p.id)
+	n.ledgers.release(p.led)
+}
+
+// lookup returns the Peer of an agent, nil when there is none.
+func (n *Node) lookup(id string) *Peer {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if m := n.peers[id]; m != nil {
+		return m.peer
+	}
+	return nil
+}
+
+// watchTrust asks the policy again about every connected Peer: when it
+// announces a change, and every trustInterval when it cannot.
+func (n *Node) watchTrust() {
+	announcer, _ := n.cfg.Trust.(keys.Announcer)
+	announced := func() <-chan struct{} {
+		if announcer == nil {
+			return nil
+		}
+		return announcer.Changed()
+	}
+	tick := time.NewTicker(trustInterval)
+	defer tick.Stop()
+	changed := announced()
+	for {
+		select {
+		case <-changed:
+			changed = announced() // before asking, so that no change is missed
+		case <-tick.C: // a verdict may end by time alone
+		case <-n.ctx.Done():
+			return
+		}
+		n.mu.Lock()
+		peers := make([]*Peer, 0, len(n.peers))
+		for _, m := range n.peers {
+			if m.connected {
+				peers = append(peers, m.peer)
+			}
+		}
+		n.mu.Unlock()
+		for _, p := range peers {
+			n.recheck(p)
+		}
+	}
+}
+
+// recheck closes a Peer whose key is no longer trusted.
+func (n *Node) recheck(p *Peer) {
+	answer := make(chan keys.PublicKey, 1)
+	if !p.post(func() { answer <- p.remoteKey }) {
+		return
+	}
+	var key keys.PublicKey
+	select {
+	case key = <-answer:
+	case <-p.ctx.Done():
+		return
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, trustTimeout)
+	defer cancel()
+	err := checkTrust(ctx, n.cfg.Trust, keys.Claim{ID: p.id, Key: key, Time: time.Now()})
+	if err != nil && n.ctx.Err() == nil {
+		p.shut(goodbyeUntrusted, err)
+	}
+}

@@ -1,0 +1,175 @@
+package mesh
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/infrafabric/agentmesh/metrics"
+	"github.com/infrafabric/agentmesh/witness"
+)
+
+// observer tells the log, the instruments and the recorder what happens. Each
+// method is one thing that happens, so that the three never disagree.
+type observer struct {
+	agent string
+	log   *slog.Logger
+	ins   *metrics.Instruments
+	rec   witness.Recorder
+	// quiet is set when nobody records events, so that none is built for
+	// every message.
+	quiet bool
+}
+
+func newObserver(cfg *Config) (*observer, error) {
+	ins, err := metrics.New(cfg.MeterProvider)
+	if err != nil {
+		return nil, err
+	}
+	return &observer{agent: cfg.Identity.ID(), log: cfg.Logger, ins: ins, rec: cfg.Recorder, quiet: cfg.Recorder == nil}, nil
+}
+
+// event records an event about a peer.
+func (o *observer) event(ctx context.Context, name witness.Name, peer string, sev witness.Severity, meta map[string]any) {
+	if o.quiet {
+		return
+	}
+	o.rec.Record(ctx, witness.Event{Name: name, Time: time.Now(), AgentID: o.agent, PeerID: peer, Severity: sev, Metadata: meta})
+}
+
+// sdpEvent records that a description was made or came in; of the SDP, which
+// holds the ICE password, only the hash is told.
+func (o *observer) sdpEvent(ctx context.Context, name witness.Name, peer, hash string) {
+	if o.quiet {
+		return
+	}
+	o.rec.Record(ctx, witness.Event{Name: name, Time: time.Now(), AgentID: o.agent, PeerID: peer,
+		Severity: witness.Info, SDPHash: hash})
+}
+
+func (o *observer) attempted(ctx context.Context) {
+	o.ins.ConnectionsAttempted.Add(ctx, 1)
+	o.ins.Connections.Add(ctx, 1, metric.WithAttributes(metrics.State.String("pending")))
+}
+
+// attemptEnded closes what attempted opened.
+func (o *observer) attemptEnded(ctx context.Context, peer string, err error, took time.Duration) {
+	o.ins.Connections.Add(ctx, -1, metric.WithAttributes(metrics.State.String("pending")))
+	if err != nil {
+		o.ins.ConnectionsFailed.Add(ctx, 1)
+		o.log.Debug("attempt failed", "peer", peer, "error", err)
+		return
+	}
+	o.ins.ConnectionsEstablished.Add(ctx, 1)
+	o.ins.Establishment.Record(ctx, took.Seconds())
+}
+
+func (o *observer) established(ctx context.Context, s *session) {
+	local, remote := s.conn.Path()
+	o.log.Info("session established", "peer", s.bind.remote, "local", local, "remote", remote)
+	o.event(ctx, witness.WebRTCCertValidated, s.bind.remote, witness.Info, nil)
+	o.event(ctx, witness.DataChannelOpen, s.bind.remote, witness.Info, nil)
+	o.event(ctx, witness.WebRTCSessionEstablished, s.bind.remote, witness.Info,
+		map[string]any{"local_candidate": local, "remote_candidate": remote})
+}
+
+func (o *observer) state(ctx context.Context, peer string, was, is peerState) {
+	o.log.Info("peer "+is.String(), "peer", peer)
+	o.event(ctx, witness.ConnectionStateChanged, peer, witness.Info, map[string]any{"from": was.String(), "state": is.String()})
+	connected := metric.WithAttributes(metrics.State.String("connected"))
+	if is == stateConnected {
+		o.ins.Connections.Add(ctx, 1, connected)
+	} else if was == stateConnected {
+		o.ins.Connections.Add(ctx, -1, connected)
+	}
+}
+
+func (o *observer) sessionEnded(ctx context.Context, peer string, err error, dropped bool) {
+	o.event(ctx, witness.DataChannelClosed, peer, witness.Info, map[string]any{"reason": err.Error()})
+	if dropped {
+		o.ins.ConnectionsDropped.Add(ctx, 1)
+		o.log.Warn("session lost", "peer", peer, "error", err)
+	}
+}
+
+func (o *observer) disconnected(ctx context.Context, peer string, cause error, lost int) {
+	o.event(ctx, witness.PeerDisconnected, peer, witness.Info, map[string]any{"reason": cause.Error(), "undelivered": lost})
+	o.lost(ctx, peer, lost)
+}
+
+func (o *observer) lost(ctx context.Context, peer string, n int) {
+	if n == 0 {
+		return
+	}
+	o.ins.MessagesLost.Add(ctx, int64(n))
+	o.ins.SendQueue.Add(ctx, int64(-n))
+	o.log.Warn("messages not acknowledged as delivered", "peer", peer, "count", n)
+	o.event(ctx, witness.IFMessageFailed, peer, witness.Warning, map[string]any{"count": n})
+}
+
+func (o *observer) certificate(ctx context.Context, peer string, err error) {
+	if err == nil {
+		o.ins.DTLSValidationSuccess.Add(ctx, 1)
+		return
+	}
+	o.ins.DTLSValidationFailures.Add(ctx, 1)
+	o.log.Error("certificate refused", "peer", peer, "error", err)
+}
+
+func (o *observer) signatureVerified(ctx context.Context) { o.ins.SignatureSuccess.Add(ctx, 1) }
+
+// signatureFailed is charged to who delivered: via names the server or peer.
+func (o *observer) signatureFailed(ctx context.Context, peer, via string) {
+	o.ins.SignatureFailures.Add(ctx, 1)
+	o.security(ctx, witness.SignatureVerificationFailed, peer, via)
+}
+
+func (o *observer) security(ctx context.Context, name witness.Name, peer, via string) {
+	o.ins.SecurityEvents.Add(ctx, 1, metric.WithAttributes(metrics.EventType.String(string(name))))
+	o.log.Warn(string(name), "claimed", safeText(peer), "via", via)
+	o.event(ctx, name, peer, witness.Warning, map[string]any{"via": via})
+}
+
+func (o *observer) roundTrip(ctx context.Context, s *session, rtt time.Duration) {
+	kind := "p2p"
+	if local, remote := s.conn.Path(); local == "relay" || remote == "relay" {
+		kind = "relay"
+	}
+	o.ins.RTT.Record(ctx, float64(rtt)/float64(time.Millisecond), metric.WithAttributes(metrics.ConnectionType.String(kind)))
+}
+
+func (o *observer) sent(ctx context.Context, m *Message) {
+	o.ins.MessagesSent.Add(ctx, 1)
+	o.ins.SendQueue.Add(ctx, 1)
+	if !o.quiet {
+		o.message(ctx, witness.IFMessageSent, m.Destination, m)
+	}
+}
+
+func (o *observer) received(ctx context.Context, m *Message) {
+	o.ins.MessagesReceived.Add(ctx, 1)
+	if !o.quiet {
+		o.message(ctx, witness.IFMessageReceived, m.Source, m)
+	}
+}
+
+func (o *observer) message(ctx context.Context, name witness.Name, peer string, m *Message) {
+	o.rec.Record(ctx, witness.Event{Name: name, Time: time.Now(), AgentID: o.agent, PeerID: peer, Severity: witness.Info,
+		TraceID: m.TraceID, Metadata: map[string]any{"id": m.ID, "sequence_num": m.SequenceNum, "performative": m.Performative}})
+}
+
+func (o *observer) messageError(ctx context.Context, kind string) {
+	o.ins.MessageErrors.Add(ctx, 1, metric.WithAttributes(metrics.ErrorType.String(kind)))
+}
+
+// delivered notes records that the other application has taken.
+func (o *observer) delivered(gone []heldRecord) {
+	ctx := context.Background()
+	now := time.Now()
+	for _, r := range gone {
+		o.ins.MessageDelivery.Record(ctx, float64(now.Sub(r.at))/float64(time.Millisecond))
+	}
+	o.ins.SendQueue.Add(ctx, int64(-len(gone)))
+}

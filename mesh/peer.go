@@ -1,0 +1,220 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/infrafabric/agentmesh/keys"
+)
+
+// peerState is where a Peer stands.
+//
+//	connecting ──► connected ──► closed
+//	     └──────────────────────►┘
+type peerState uint8
+
+const (
+	stateConnecting peerState = iota
+	stateConnected
+	stateClosed
+)
+
+func (s peerState) String() string {
+	return [...]string{"connecting", "connected", "closed"}[s]
+}
+
+// Peer is the association with one other agent. It is made by Dial or taken
+// from Accept; there is at most one per remote agent and Node.
+//
+// Its methods are safe for concurrent use. Messages to one Peer arrive in the
+// order in which Send accepted them, each once, as long as both processes live.
+type Peer struct {
+	node *Node
+	id   string
+	led  *ledger
+
+	ctx    context.Context // ends when the Peer closes; its cause says why
+	cancel context.CancelCauseFunc
+	tasks  chan func()    // run by the loop, one at a time
+	work   sync.WaitGroup // attempts, sessions, the handler: everything but the loop
+	ended  chan struct{}  // closed when nothing of the Peer runs any more
+	up     chan struct{}  // closed when the first session is attached
+
+	closing sync.Once
+	owns    atomic.Bool // closing the Peer closes the Node: package-level Dial
+
+	mu    sync.Mutex
+	tried []string // sentences about what was tried, for DialError
+
+	// Owned by the loop.
+
+	state     peerState
+	attempts  []*attempt
+	deferred  *deferredOffer // the losing offer of a glare
+	sessions  []*session     // in order, the highest last
+	remoteKey keys.PublicKey // of the highest session
+	lastGen   uint64         // highest generation seen or used
+	lastErr   error          // why the last attempt or session ended
+	dialling  bool           // attempts of our own are wanted until one succeeds
+	replyCode goodbyeCode    // what goodbye will say
+	lost      []string       // IDs given up when the Peer ended
+}
+
+// maxTried bounds the sentences of a DialError; the oldest give way.
+const maxTried = 12
+
+func newPeer(n *Node, id string, led *ledger) *Peer {
+	p := &Peer{
+		node:  n,
+		id:    id,
+		led:   led,
+		tasks: make(chan func(), 16),
+		ended: make(chan struct{}),
+		up:    make(chan struct{}),
+	}
+	p.ctx, p.cancel = context.WithCancelCause(context.Background())
+	return p
+}
+
+// ID returns the remote agent's ID.
+func (p *Peer) ID() string { return p.id }
+
+// Context ends when the Peer has closed; context.Cause tells why: net.ErrClosed
+// after Close, or an error that matches ErrPeerClosed, ErrReplaced,
+// ErrUntrusted, ErrRefused, ErrProtocol or ErrConnectionLost.
+func (p *Peer) Context() context.Context { return p.ctx }
+
+// Send signs a message and hands it to the association. It returns when the
+// message has its place in the send window: from then on it will arrive, in
+// order and once, or its ID is reported by Close. It blocks while the window
+// is full, until ctx ends or the Peer closes. The message is not changed; its
+// slices may be reused after the return.
+//
+// Errors: *MessageError for an invalid message, ErrTooLarge, the context's
+// error, or one that matches net.ErrClosed.
+func (p *Peer) Send(ctx context.Context, m Message) error {
+	out, err := m.prepare(ctx, p.node.cfg.Identity.ID(), p.id, time.Now())
+	if err == nil {
+		err = p.led.push(ctx, &out)
+	}
+	if err != nil {
+		p.node.obs.messageError(ctx, "send")
+		return fmt.Errorf("mesh: send to %s: %w", p.id, err)
+	}
+	p.node.obs.sent(ctx, &out)
+	return nil
+}
+
+// Receive returns the next message from the other agent, verified. The message
+// counts as delivered when Receive returns it. It blocks until one arrives, ctx
+// ends or the Peer closes; what had arrived before the closing is still
+// returned first.
+//
+// Errors: the context's error, ErrHandler on a Node with a Handler, or one that
+// matches net.ErrClosed.
+func (p *Peer) Receive(ctx context.Context) (Message, error) {
+	if p.node.cfg.Handler != nil {
+		return Message{}, fmt.Errorf("mesh: receive from %s: %w", p.id, ErrHandler)
+	}
+	in, err := p.led.pop(ctx, true)
+	if err != nil {
+		return Message{}, fmt.Errorf("mesh: receive from %s: %w", p.id, err)
+	}
+	p.node.obs.received(ctx, &in.msg)
+	return in.msg, nil
+}
+
+// Flush waits until every message that Send had accepted before is delivered:
+// handed to the other application, not merely to its process.
+//
+// Errors: the context's error, or one that matches net.ErrClosed.
+func (p *Peer) Flush(ctx context.Context) error {
+	if err := p.led.flush(ctx); err != nil {
+		return fmt.Errorf("mesh: flush to %s: %w", p.id, err)
+	}
+	return nil
+}
+
+// Close ends the association, tells the other side, and waits for everything
+// the Peer started. It does not wait for deliveries: call Flush before. If
+// messages were not acknowledged as delivered, the error is an
+// *UndeliveredError with their IDs. Calling it again returns the same.
+//
+// It must not be called from the Handler, which it waits for.
+func (p *Peer) Close() error {
+	p.shut(goodbyeClosed, &closedError{})
+	<-p.ended
+	if p.owns.Load() {
+		return errors.Join(p.undelivered(), p.node.Close())
+	}
+	return p.undelivered()
+}
+
+// undelivered words what was lost; the Peer has ended.
+func (p *Peer) undelivered() error {
+	if len(p.lost) == 0 {
+		return nil
+	}
+	e := &UndeliveredError{Peer: p.id, IDs: p.lost}
+	if cause := context.Cause(p.ctx); cause != nil {
+		if c, ok := cause.(*closedError); !ok || c.cause != nil {
+			e.Err = cause
+		}
+	}
+	return e
+}
+
+// shut makes the loop end. The first cause counts.
+func (p *Peer) shut(code goodbyeCode, cause error) {
+	p.closing.Do(func() {
+		p.replyCode = code
+		p.cancel(cause)
+	})
+}
+
+// note adds a sentence to what a DialError tells.
+func (p *Peer) note(sentence string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n := len(p.tried); n > 0 && p.tried[n-1] == sentence {
+		return
+	}
+	if len(p.tried) == maxTried {
+		p.tried = append(p.tried[:0], p.tried[1:]...)
+	}
+	p.tried = append(p.tried, sentence)
+}
+
+// history returns what was tried so far.
+func (p *Peer) history() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]string(nil), p.tried...)
+}
+
+// post runs f in the loop. It reports false when the Peer has ended.
+func (p *Peer) post(f func()) bool {
+	select {
+	case p.tasks <- f:
+		return true
+	case <-p.ctx.Done():
+		return false
+	}
+}
+
+// handle calls the Handler for every message until the Peer closes.
+func (p *Peer) handle() {
+	for p.ctx.Err() == nil {
+		in, err := p.led.pop(p.ctx, false)
+		if err != nil {
+			return
+		}
+		p.node.obs.received(p.ctx, &in.msg)
+		p.node.cfg.Handler(p.ctx, p, in.msg)
+		p.led.taken(in)
+	}
+}

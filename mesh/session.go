@@ -1,0 +1,404 @@
+package mesh
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/infrafabric/agentmesh/keys"
+)
+
+// order ranks the sessions of a pair: by the generation in the signed offer,
+// then by the offerer's key. Both sides see the same order.
+type order struct {
+	generation uint64
+	offerer    keys.PublicKey
+}
+
+func (o order) compare(p order) int {
+	if c := cmp.Compare(o.generation, p.generation); c != 0 {
+		return c
+	}
+	return o.offerer.Compare(p.offerer)
+}
+
+// frameOverhead is what a batch frame takes besides its records: the
+// signature, a position and the CBOR heads.
+const frameOverhead = 160
+
+// session is one connection whose hellos are being or were exchanged. It has
+// two goroutines: the reader, which the negotiation turns into, and the writer.
+type session struct {
+	conn      conn
+	led       *ledger
+	node      *Node
+	order     order
+	bind      binding
+	remoteKey keys.PublicKey
+
+	retired bool // owned by the Peer's loop: a higher session has taken over
+
+	wake   chan struct{} // capacity 1: the ledger may have work
+	heard  atomic.Int64  // when the last frame came, in nanoseconds since node.start
+	rtt    atomic.Int64  // last round trip in nanoseconds, 0 before the first
+	joined []byte        // parts of a batch so far; the reader's own
+	total  int           // bytes that joined shall have
+}
+
+func newSession(n *Node, led *ledger, c conn, o order) *session {
+	return &session{conn: c, led: led, node: n, order: o, wake: make(chan struct{}, 1)}
+}
+
+// poke tells the writer that the ledger may have work. A nil session is none.
+func (s *session) poke() {
+	if s == nil {
+		return
+	}
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// handshake exchanges hellos. Nothing else is sent or accepted before.
+func (s *session) handshake(ctx context.Context) (*helloBody, error) {
+	stop := context.AfterFunc(ctx, func() { s.conn.Close() })
+	defer stop()
+	err := s.checkCertificate(time.Now())
+	s.node.obs.certificate(ctx, s.bind.remote, err)
+	if err != nil {
+		return nil, err
+	}
+	hello, err := signHello(s.node.cfg.Identity, s.bind, s.node.cfg.Window, s.led.positions(s.bind.remoteInst))
+	if err != nil {
+		return nil, err
+	}
+	if err := s.conn.Write(hello); err != nil {
+		return nil, err
+	}
+	buf := make([]byte, maxFrame)
+	n, err := s.conn.Read(buf)
+	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, err
+	}
+	s.touch()
+	return verifyHello(buf[:n], s.remoteKey, s.bind)
+}
+
+// checkCertificate compares what the other side presented with what its
+// envelope announced, and checks the dates, which pion does not.
+func (s *session) checkCertificate(now time.Time) error {
+	cert := s.conn.RemoteCertificate()
+	if keys.FingerprintOf(cert) != s.bind.remoteCert {
+		return protocolErrorf("the certificate presented is not the one in the signed envelope")
+	}
+	if err := keys.CheckCertificate(cert, now); err != nil {
+		return fmt.Errorf("%w: %w", ErrProtocol, err)
+	}
+	return nil
+}
+
+// goodbyeError is the other side's goodbye.
+type goodbyeError struct {
+	code goodbyeCode
+	text string
+}
+
+func (e *goodbyeError) Error() string {
+	if e.text == "" {
+		return e.code.String()
+	}
+	return e.code.String() + ": " + e.text
+}
+
+func (e *goodbyeError) Unwrap() error {
+	switch e.code {
+	case goodbyeReplaced:
+		return ErrReplaced
+	case goodbyeUntrusted:
+		return ErrRefused
+	case goodbyeProtocol:
+		return ErrProtocol
+	}
+	return ErrPeerClosed
+}
+
+// read handles frames until the session ends and says why it did.
+func (s *session) read() error {
+	buf := make([]byte, maxFrame)
+	for {
+		n, err := s.conn.Read(buf)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrConnectionLost, err)
+		}
+		s.touch()
+		if err := s.handle(buf[:n]); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *session) touch() { s.heard.Store(int64(time.Since(s.node.start))) }
+
+// handle handles one frame; b is valid during the call only.
+func (s *session) handle(b []byte) error {
+	kind, err := peekFrame(b)
+	if err != nil {
+		return err
+	}
+	if s.joined != nil && kind == kindBatch {
+		return protocolErrorf("a batch inside a batch in parts")
+	}
+	switch kind {
+	case kindBatch:
+		return s.batch(bytes.Clone(b))
+	case kindPart:
+		return s.part(b)
+	case kindPositions:
+		f, err := decodePositionsFrame(b)
+		if err != nil {
+			return err
+		}
+		return s.led.stated(s, f.Positions)
+	case kindSkip:
+		f, err := decodeSkipFrame(b)
+		if err != nil {
+			return err
+		}
+		return s.led.skipTo(s, &f)
+	case kindEcho:
+		f, err := decodeEchoFrame(b)
+		if err != nil {
+			return err
+		}
+		return s.echoed(&f)
+	case kindGoodbye:
+		f, err := decodeGoodbyeFrame(b)
+		if err != nil {
+			return err
+		}
+		text := f.Text
+		if len(text) > maxReason {
+			text = text[:maxReason]
+		}
+		return &goodbyeError{code: f.Code, text: safeText(text)}
+	}
+	return protocolErrorf("frame kind %d after the hello", kind)
+}
+
+// batch verifies a batch and files its records. It keeps b.
+func (s *session) batch(b []byte) error {
+	f, err := decodeBatchFrame(b)
+	if err != nil {
+		return err
+	}
+	if len(f.Records) == 0 || len(f.Records) > maxTree {
+		return protocolErrorf("batch of %d records", len(f.Records))
+	}
+	if err := s.led.stated(s, f.Positions); err != nil {
+		return err
+	}
+	leaves := make([]tlog.Hash, len(f.Records))
+	for i, rec := range f.Records {
+		leaves[i] = leafHash(rec)
+	}
+	size, root := len(leaves), merkleRoot(leaves)
+	err = s.remoteKey.Verify(batchStatement(s.bind.mesh, s.bind.remote, s.bind.remoteInst, size, root), f.Signature)
+	if err != nil {
+		s.node.obs.signatureFailed(s.node.ctx, s.bind.remote, "session")
+		return fmt.Errorf("batch of %s: %w: %w", s.bind.remote, ErrProtocol, err)
+	}
+	s.node.obs.signatureVerified(s.node.ctx)
+	msgs := make([]Message, size)
+	sigs := make([]Signature, size)
+	for i, rec := range f.Records {
+		m, err := decodeRecord(rec, s.bind.remote)
+		if err != nil {
+			return err
+		}
+		if m.Destination != s.bind.local {
+			return protocolErrorf("record for %s", safeText(m.Destination))
+		}
+		sigs[i] = Signature{Key: s.remoteKey, Mesh: s.bind.mesh, Instance: s.bind.remoteInst,
+			TreeSize: size, Index: i, Bytes: f.Signature, leaves: leaves}
+		m.Signature = &sigs[i]
+		msgs[i] = m
+	}
+	return s.led.accept(s, msgs, f.Records)
+}
+
+// part adds one part and handles the batch when it is whole.
+func (s *session) part(b []byte) error {
+	f, err := decodePartFrame(b)
+	if err != nil {
+		return err
+	}
+	if s.joined == nil {
+		if f.Total <= maxFrame || f.Total > maxJoined {
+			return protocolErrorf("batch in parts of %d bytes", f.Total)
+		}
+		s.total = int(f.Total)
+		s.joined = []byte{}
+	}
+	if f.Total != uint64(s.total) || f.Offset != uint64(len(s.joined)) || len(f.Bytes) == 0 ||
+		len(f.Bytes) > s.total-len(s.joined) {
+		return protocolErrorf("part that does not follow the one before")
+	}
+	s.joined = append(s.joined, f.Bytes...)
+	if len(s.joined) < s.total {
+		return nil
+	}
+	whole := s.joined
+	s.joined = nil
+	kind, err := peekFrame(whole)
+	if err != nil {
+		return err
+	}
+	if kind != kindBatch {
+		return protocolErrorf("parts of frame kind %d", kind)
+	}
+	return s.batch(whole)
+}
+
+// echoed answers a ping and measures a pong.
+func (s *session) echoed(f *echoFrame) error {
+	if f.Pong != 0 {
+		if rtt := s.micros() - f.Pong; rtt < uint64(silenceLimit/time.Microsecond) {
+			s.rtt.Store(int64(max(rtt, 1)) * int64(time.Microsecond))
+			s.node.obs.roundTrip(s.node.ctx, s, time.Duration(rtt)*time.Microsecond)
+		}
+	}
+	if f.Ping == 0 {
+		return nil
+	}
+	return s.echo(0, f.Ping)
+}
+
+// ping sends an echo that the other side answers.
+func (s *session) ping() error { return s.echo(s.micros(), 0) }
+
+func (s *session) echo(ping, pong uint64) error {
+	err := s.conn.Write((&echoFrame{Ping: ping, Pong: pong}).encode())
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrConnectionLost, err)
+	}
+	return nil
+}
+
+// micros is this side's clock for echoes; it is never 0.
+func (s *session) micros() uint64 { return uint64(time.Since(s.node.start)/time.Microsecond) + 1 }
+
+// silence is how long nothing has come.
+func (s *session) silence() time.Duration {
+	return time.Since(s.node.start) - time.Duration(s.heard.Load())
+}
+
+// write sends what the ledger has for this session until ctx or the
+// connection ends. A failed write is not reported: the reader sees the same.
+func (s *session) write(ctx context.Context) {
+	for {
+		select {
+		case <-s.wake:
+		case <-s.conn.Done():
+			return
+		case <-ctx.Done():
+			return
+		}
+		for {
+			if s.conn.Wait(ctx) != nil {
+				return
+			}
+			w := s.led.collect(s)
+			if w.skip == nil && w.records == nil && w.positions == nil {
+				break
+			}
+			if err := s.send(w); err != nil {
+				if !errors.Is(err, ErrConnectionLost) {
+					s.node.log.Error("cannot sign messages", "peer", s.bind.remote, "error", err)
+				}
+				s.conn.Close()
+				return
+			}
+		}
+	}
+}
+
+// send writes one piece of work.
+func (s *session) send(w work) error {
+	if w.skip != nil {
+		if err := s.put(w.skip.encode()); err != nil {
+			return err
+		}
+	}
+	if w.records == nil {
+		if w.positions == nil {
+			return nil
+		}
+		return s.put((&positionsFrame{Positions: w.positions}).encode())
+	}
+	leaves := make([]tlog.Hash, len(w.records))
+	for i, rec := range w.records {
+		leaves[i] = leafHash(rec)
+	}
+	sig, err := s.node.cfg.Identity.Sign(
+		batchStatement(s.bind.mesh, s.bind.local, s.bind.localInst, len(leaves), merkleRoot(leaves)))
+	if err != nil {
+		return err
+	}
+	frame := (&batchFrame{Signature: sig, Records: w.records, Positions: w.positions}).encode(nil)
+	if len(frame) <= maxFrame {
+		return s.put(frame)
+	}
+	for at := 0; at < len(frame); {
+		n := min(partSize, len(frame)-at)
+		part := partFrame{Total: uint64(len(frame)), Offset: uint64(at), Bytes: frame[at : at+n]}
+		if err := s.conn.Wait(s.node.ctx); err != nil {
+			return fmt.Errorf("%w: %w", ErrConnectionLost, err)
+		}
+		if err := s.put(part.encode()); err != nil {
+			return err
+		}
+		at += n
+	}
+	return nil
+}
+
+func (s *session) put(frame []byte) error {
+	if err := s.conn.Write(frame); err != nil {
+		return fmt.Errorf("%w: %w", ErrConnectionLost, err)
+	}
+	return nil
+}
+
+// leave closes a session that the other side is ending, when it has or after
+// linger: two sides that end one association at once disturb each other.
+func (s *session) leave(linger time.Duration) {
+	t := time.NewTimer(linger)
+	defer t.Stop()
+	select {
+	case <-s.conn.Done():
+	case <-t.C:
+	}
+	s.conn.Close()
+}
+
+// goodbye tells the other side why, waits a moment for it to leave, and
+// closes the connection.
+func (s *session) goodbye(code goodbyeCode, text string) {
+	f := goodbyeFrame{Code: code, Text: safeText(text)}
+	if s.conn.Write(f.encode()) == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), linger)
+		defer cancel()
+		_ = s.conn.Drain(ctx) // closing comes next in any case
+	}
+	s.conn.Close()
+}

@@ -1,0 +1,371 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pion/dtls/v3"
+	"github.com/pion/ice/v4"
+	"github.com/pion/interceptor"
+	"github.com/pion/webrtc/v4"
+
+	"github.com/infrafabric/agentmesh/keys"
+)
+
+// This is the only file that knows pion/webrtc.
+
+// channelID is the fixed identifier of the one data channel. Both sides create
+// it before any signaling, which saves a round trip and the race of data that
+// arrives before its channel.
+const channelID = 0
+
+// ICE timing. A better kind of pair gets this long to succeed before a lesser
+// one that already did is taken.
+const (
+	reflexiveWait = 20 * time.Millisecond
+	// relayWait is the documented fallback time on first contact.
+	relayWait = 5 * time.Second
+	// rtoMax is SCTP's longest retransmission timeout: a partition that heals
+	// resumes within it.
+	rtoMax = 300 * time.Millisecond
+	// disconnectedAfter only marks a quiet path; nothing is closed by it.
+	disconnectedAfter = 5 * time.Second
+	keepAlive         = 2 * time.Second
+	// minCwnd keeps SCTP's congestion window from starting every burst at
+	// one packet (bytes).
+	minCwnd = 64 << 10
+	// sctpReceive is SCTP's receive buffer in bytes: bandwidth times delay of
+	// a fast, long path.
+	sctpReceive = 4 << 20
+)
+
+// webrtcConnector makes connections with pion.
+type webrtcConnector struct {
+	api *webrtc.API
+	cfg webrtc.Configuration
+}
+
+func newWebRTCConnector(cc connectorConfig) (*webrtcConnector, error) {
+	n, loopback, err := network(cc.net)
+	if err != nil {
+		return nil, err
+	}
+	var se webrtc.SettingEngine
+	se.SetNet(n)
+	se.SetIncludeLoopbackCandidate(loopback)
+	se.LoggerFactory = pionLogs{cc.log}
+	se.DetachDataChannels()
+	se.EnableSctpSnap(true)
+	se.SetSCTPMaxMessageSize(maxFrame)
+	se.SetSCTPRTOMax(rtoMax)
+	se.SetSCTPMinCwnd(minCwnd)
+	se.SetSCTPMaxReceiveBufferSize(sctpReceive)
+	se.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
+	se.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
+	se.DisableActiveTCP(true)
+	se.SetICETimeouts(disconnectedAfter, 0, keepAlive)
+	se.SetSrflxAcceptanceMinWait(reflexiveWait)
+	se.SetPrflxAcceptanceMinWait(reflexiveWait)
+	se.SetRelayAcceptanceMinWait(relayWait)
+	// Without the extended master secret a session's keys are not bound to its
+	// handshake (RFC 7627: triple handshake attack).
+	se.SetDTLSExtendedMasterSecret(dtls.RequireExtendedMasterSecret)
+	se.SetDTLSCipherSuites(
+		dtls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+		dtls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+	)
+	// The cookie exchange proves a source address (RFC 6347 §4.2.1). ICE has
+	// proved it already, with a password from the signed envelope, before the
+	// first DTLS packet is looked at; it would only cost a round trip.
+	se.SetDTLSInsecureSkipHelloVerify(true)
+	se.SetDTLSConnectContextMaker(func() (context.Context, func()) {
+		return context.WithTimeout(context.Background(), attemptTimeout)
+	})
+	// The end of a connection is a goodbye, an SCTP abort or silence. Acting
+	// on a DTLS close_notify as well closes pion's parts in two orders at once.
+	se.DisableCloseByDTLS(true)
+
+	api := webrtc.NewAPI(
+		webrtc.WithSettingEngine(se),
+		webrtc.WithMediaEngine(&webrtc.MediaEngine{}),
+		webrtc.WithInterceptorRegistry(&interceptor.Registry{}),
+	)
+	cfg := webrtc.Configuration{BundlePolicy: webrtc.BundlePolicyMaxBundle}
+	if len(cc.stun) > 0 {
+		cfg.ICEServers = []webrtc.ICEServer{{URLs: cc.stun}}
+	}
+	return &webrtcConnector{api: api, cfg: cfg}, nil
+}
+
+func (w *webrtcConnector) New(cert *keys.Certificate) (conn, error) {
+	cfg := w.cfg
+	cfg.Certificates = []webrtc.Certificate{webrtc.CertificateFromX509(cert.PrivateKey, cert.Leaf)}
+	pc, err := w.api.NewPeerConnection(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("new connection: %w", err)
+	}
+	ordered, negotiated, id := true, true, uint16(channelID)
+	ch, err := pc.CreateDataChannel("mesh", &webrtc.DataChannelInit{Ordered: &ordered, Negotiated: &negotiated, ID: &id})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("new data channel: %w", err), pc.GracefulClose())
+	}
+	c := &webrtcConn{
+		pc:         pc,
+		ch:         ch,
+		low:        make(chan struct{}, 1),
+		candidates: make(chan string, maxRemoteCandidates),
+		gathered:   make(chan struct{}),
+		opened:     make(chan struct{}),
+		done:       make(chan struct{}),
+		over:       make(chan struct{}),
+		closed:     make(chan struct{}),
+	}
+	ch.SetBufferedAmountLowThreshold(bufferLow)
+	ch.OnBufferedAmountLow(func() {
+		select {
+		case c.low <- struct{}{}:
+		default:
+		}
+	})
+	ch.OnOpen(c.onOpen)
+	pc.SCTP().OnClose(func(error) {
+		c.overOnce.Do(func() { close(c.over) })
+		c.finish()
+	})
+	pc.OnICECandidate(c.onCandidate)
+	pc.OnConnectionStateChange(func(s webrtc.PeerConnectionState) {
+		if s == webrtc.PeerConnectionStateFailed || s == webrtc.PeerConnectionStateClosed {
+			c.finish()
+		}
+	})
+	return c, nil
+}
+
+// webrtcConn is a conn over one PeerConnection with one data channel.
+type webrtcConn struct {
+	pc  *webrtc.PeerConnection
+	ch  *webrtc.DataChannel
+	low chan struct{} // capacity 1: the queue fell to the low-water mark
+
+	candidates chan string
+	gathered   chan struct{}
+	opened     chan struct{}
+	done       chan struct{}
+	finishOnce sync.Once
+	over       chan struct{} // closed when the other side ended the association
+	overOnce   sync.Once
+	broken     atomic.Bool // a Read has failed
+	closing    atomic.Bool
+	closed     chan struct{} // closed when closeErr is final
+	closeErr   error
+
+	mu        sync.Mutex
+	described bool     // the local description was handed out
+	pending   []string // candidates found before that
+	gatherEnd bool
+
+	raw io.ReadWriteCloser // set before opened is closed
+}
+
+func (c *webrtcConn) finish() { c.finishOnce.Do(func() { close(c.done) }) }
+
+func (c *webrtcConn) onOpen() {
+	raw, err := c.ch.Detach()
+	if err != nil {
+		c.finish()
+		return
+	}
+	c.raw = raw
+	close(c.opened)
+}
+
+// onCandidate is called by pion from one goroutine at a time, with nil at the
+// end.
+func (c *webrtcConn) onCandidate(cand *webrtc.ICECandidate) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gatherEnd {
+		return
+	}
+	if cand == nil {
+		c.gatherEnd = true
+		close(c.gathered)
+		if c.described {
+			close(c.candidates)
+		}
+		return
+	}
+	value := cand.ToJSON().Candidate
+	if !c.described {
+		c.pending = append(c.pending, value)
+		return
+	}
+	c.trickle(value)
+}
+
+// trickle hands a candidate out; beyond what the other side would take it is
+// dropped.
+func (c *webrtcConn) trickle(candidate string) {
+	select {
+	case c.candidates <- candidate:
+	default:
+	}
+}
+
+// describe waits a moment for candidates and returns the local description
+// with those found; the others trickle.
+func (c *webrtcConn) describe(ctx context.Context) (string, error) {
+	wait := time.NewTimer(offerGatherWait)
+	defer wait.Stop()
+	select {
+	case <-c.gathered:
+	case <-wait.C:
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d := c.pc.LocalDescription()
+	if d == nil {
+		return "", net.ErrClosed
+	}
+	c.described = true
+	for _, p := range c.pending {
+		if !strings.Contains(d.SDP, strings.TrimPrefix(p, "candidate:")) {
+			c.trickle(p)
+		}
+	}
+	c.pending = nil
+	if c.gatherEnd {
+		close(c.candidates)
+	}
+	return d.SDP, nil
+}
+
+func (c *webrtcConn) Offer(ctx context.Context) (string, error) {
+	d, err := c.pc.CreateOffer(nil)
+	if err != nil {
+		return "", fmt.Errorf("create offer: %w", err)
+	}
+	if err := c.pc.SetLocalDescription(d); err != nil {
+		return "", fmt.Errorf("set local offer: %w", err)
+	}
+	return c.describe(ctx)
+}
+
+func (c *webrtcConn) Answer(ctx context.Context, offer string) (string, error) {
+	err := c.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: offer})
+	if err != nil {
+		return "", protocolErrorf("offer: %v", err)
+	}
+	d, err := c.pc.CreateAnswer(nil)
+	if err != nil {
+		return "", protocolErrorf("answer: %v", err)
+	}
+	if err := c.pc.SetLocalDescription(d); err != nil {
+		return "", fmt.Errorf("set local answer: %w", err)
+	}
+	return c.describe(ctx)
+}
+
+func (c *webrtcConn) Accept(answer string) error {
+	err := c.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: answer})
+	if err != nil {
+		return protocolErrorf("answer: %v", err)
+	}
+	return nil
+}
+
+func (c *webrtcConn) AddCandidate(candidate string) error {
+	if err := c.pc.AddICECandidate(webrtc.ICECandidateInit{Candidate: candidate}); err != nil {
+		return protocolErrorf("candidate: %v", err)
+	}
+	return nil
+}
+
+func (c *webrtcConn) Candidates() <-chan string { return c.candidates }
+func (c *webrtcConn) Opened() <-chan struct{}   { return c.opened }
+func (c *webrtcConn) Done() <-chan struct{}     { return c.done }
+
+func (c *webrtcConn) RemoteCertificate() []byte {
+	return c.pc.SCTP().Transport().GetRemoteCertificate()
+}
+
+func (c *webrtcConn) Path() (local, remote string) {
+	p, err := c.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
+	if err != nil || p == nil {
+		return "", ""
+	}
+	return p.Local.Typ.String(), p.Remote.Typ.String()
+}
+
+func (c *webrtcConn) Read(b []byte) (int, error) {
+	n, err := c.raw.Read(b)
+	if err != nil {
+		c.broken.Store(true)
+	}
+	return n, err
+}
+
+func (c *webrtcConn) Write(b []byte) error {
+	_, err := c.raw.Write(b)
+	return err
+}
+
+func (c *webrtcConn) Wait(ctx context.Context) error { return c.waitBelow(ctx, bufferHigh) }
+
+func (c *webrtcConn) waitBelow(ctx context.Context, mark uint64) error {
+	for c.ch.BufferedAmount() > mark {
+		select {
+		case <-c.low:
+		case <-c.done:
+			return net.ErrClosed
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// Drain polls: pion calls back at the low-water mark only.
+func (c *webrtcConn) Drain(ctx context.Context) error {
+	t := time.NewTicker(5 * time.Millisecond)
+	defer t.Stop()
+	for c.ch.BufferedAmount() > 0 {
+		select {
+		case <-t.C:
+		case <-c.done:
+			return net.ErrClosed
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+func (c *webrtcConn) Close() error {
+	if c.closing.CompareAndSwap(false, true) {
+		if c.broken.Load() {
+			// The other side ended the association: let pion's goroutines take
+			// note before its locks are held for closing.
+			t := time.NewTimer(linger)
+			select {
+			case <-c.over:
+			case <-t.C:
+			}
+			t.Stop()
+		}
+		c.finish()
+		c.closeErr = c.pc.GracefulClose()
+		close(c.closed)
+	}
+	<-c.closed
+	return c.closeErr
+}
