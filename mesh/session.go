@@ -391,11 +391,18 @@ func (s *session) leave(linger time.Duration) {
 	s.conn.Close()
 }
 
-// goodbye tells the other side why, waits a moment for it to leave, and
-// closes the connection.
+// goodbye tells the other side what was delivered and why this side leaves,
+// waits a moment for it to go out, and closes the connection. Without the
+// positions the other side would report as lost what this application has.
 func (s *session) goodbye(code goodbyeCode, text string) {
-	f := goodbyeFrame{Code: code, Text: safeText(text)}
-	if s.conn.Write(f.encode()) == nil {
+	var err error
+	if pos := s.led.positions(s.bind.remoteInst); pos != nil {
+		err = s.conn.Write((&positionsFrame{Positions: pos}).encode())
+	}
+	if err == nil {
+		err = s.conn.Write((&goodbyeFrame{Code: code, Text: safeText(text)}).encode())
+	}
+	if err == nil {
 		ctx, cancel := context.WithTimeout(context.Background(), linger)
 		defer cancel()
 		_ = s.conn.Drain(ctx) // closing comes next in any case

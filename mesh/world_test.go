@@ -342,6 +342,23 @@ func TestGoodbye(t *testing.T) {
 	})
 }
 
+// TestLastAcknowledgement: a side that closes says first what it has taken, so
+// that the other does not report it as lost.
+func TestLastAcknowledgement(t *testing.T) {
+	inWorld(t, virtual.Config{RTT: 50 * time.Millisecond}, func(w *world) {
+		a, b := w.agent("agent-a", virtual.Open), w.agent("agent-b", virtual.Open)
+		p, q := w.pair(a, b)
+		w.say(p, q, "taken")
+		if err := q.Close(); err != nil { // at once, before any delayed acknowledgement
+			t.Error(err)
+		}
+		<-p.Context().Done()
+		if err := p.Close(); err != nil {
+			t.Errorf("reported as lost: %v", err)
+		}
+	})
+}
+
 // TestRestart: an agent that died without a word comes back as a new process
 // with the same key; the Peer goes on with it, and what was not delivered
 // arrives there.
