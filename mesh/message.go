@@ -4,13 +4,14 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"math"
 	"strconv"
 	"time"
 	"unicode/utf8"
 
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/infrafabric/agentmesh/internal/strictjson"
 )
 
 // messageVersion is the version of the message format, IFMessage.
@@ -126,27 +127,15 @@ func (m Message) compacted() (Message, error) {
 // checkCompact reports whether every JSON value is valid and in compact form
 // already, as a message on the wire must be.
 func (m *Message) checkCompact() error {
-	if err := checkCompact(m.Payload); err != nil {
+	if err := strictjson.Check(m.Payload, MaxNesting); err != nil {
 		return &MessageError{Field: "payload", Reason: jsonReason(err)}
 	}
 	for name, v := range m.Extra {
-		if err := checkCompact(v); err != nil {
+		if err := strictjson.Check(v, MaxNesting); err != nil {
 			return &MessageError{Field: name, Reason: jsonReason(err)}
 		}
 	}
 	return nil
-}
-
-// jsonReason words an error of the JSON parser without the text it stumbled
-// over, which may be a secret.
-func jsonReason(err error) string {
-	if errors.Is(err, errNesting) {
-		return "nests deeper than " + strconv.Itoa(MaxNesting) + " levels"
-	}
-	if errors.Is(err, errLoose) {
-		return "is not in compact form"
-	}
-	return "is not one JSON value of valid UTF-8 without duplicate names"
 }
 
 // checkFields applies the limits of every field but the JSON values.

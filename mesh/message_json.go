@@ -6,15 +6,14 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"io"
 	"slices"
 	"sort"
 	"strconv"
 	"time"
 
-	"github.com/go-json-experiment/json/jsontext"
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/infrafabric/agentmesh/internal/strictjson"
 	"github.com/infrafabric/agentmesh/keys"
 )
 
@@ -102,7 +101,7 @@ func parseMessage(b []byte) (Message, error) {
 	}
 	var m Message
 	version := ""
-	err = eachField(c, "message", func(name string, v jsontext.Value) error {
+	err = eachField(c, "message", func(name string, v []byte) error {
 		switch name {
 		case "id":
 			return text(name, v, &m.ID)
@@ -173,10 +172,10 @@ func (s *Signature) appendJSON(dst []byte) []byte {
 
 // parseSignature is strict about fields: nothing covers a signature's own
 // members, so an unknown one could say anything.
-func parseSignature(b jsontext.Value) (*Signature, error) {
+func parseSignature(b []byte) (*Signature, error) {
 	s := &Signature{}
 	seen := 0
-	err := eachField(b, "signature", func(name string, v jsontext.Value) error {
+	err := eachField(b, "signature", func(name string, v []byte) error {
 		seen++
 		field := "signature." + name
 		var t string
@@ -278,74 +277,36 @@ func (w *objectWriter) texts(name string, list []string) {
 }
 
 // appendText appends a JSON string; checkFields has made sure of UTF-8.
-func appendText(dst []byte, s string) []byte {
-	b, err := jsontext.AppendQuote(dst, s)
-	if err != nil {
-		panic("mesh: quote: " + err.Error())
-	}
-	return b
-}
+func appendText(dst []byte, s string) []byte { return strictjson.AppendQuote(dst, s) }
 
-// eachField calls f for every member of the JSON object b.
-func eachField(b []byte, what string, f func(name string, v jsontext.Value) error) error {
-	d := jsontext.NewDecoder(bytes.NewReader(b))
-	if tok, err := d.ReadToken(); err != nil || tok.Kind() != '{' {
+// eachField calls f for every member of the compact JSON object b.
+func eachField(b []byte, what string, f func(name string, v []byte) error) error {
+	ok, err := strictjson.Fields(b, f)
+	if !ok {
 		return &MessageError{Field: what, Reason: "is not an object"}
 	}
-	for d.PeekKind() == '"' {
-		tok, err := d.ReadToken()
-		if err != nil {
-			return &MessageError{Field: what, Reason: jsonReason(err)}
-		}
-		name := tok.String()
-		v, err := d.ReadValue()
-		if err != nil {
-			return &MessageError{Field: what, Reason: jsonReason(err)}
-		}
-		if err := f(name, v); err != nil {
-			return err
-		}
+	return err
+}
+
+func text(field string, v []byte, dst *string) error {
+	s, ok := strictjson.Unquote(v)
+	if !ok {
+		return &MessageError{Field: field, Reason: "is not a string"}
 	}
-	if _, err := d.ReadToken(); err != nil {
-		return &MessageError{Field: what, Reason: jsonReason(err)}
-	}
-	if _, err := d.ReadToken(); err != io.EOF {
-		return &MessageError{Field: what, Reason: "is followed by something"}
-	}
+	*dst = s
 	return nil
 }
 
-func text(field string, v jsontext.Value, dst *string) error {
-	if v.Kind() != '"' {
-		return &MessageError{Field: field, Reason: "is not a string"}
-	}
-	b, err := jsontext.AppendUnquote(nil, v)
-	if err != nil {
-		return &MessageError{Field: field, Reason: "is not a string"}
-	}
-	*dst = string(b)
-	return nil
-}
-
-func texts(field string, v jsontext.Value, dst *[]string) error {
-	bad := &MessageError{Field: field, Reason: "is not a list of strings"}
-	d := jsontext.NewDecoder(bytes.NewReader(v))
-	if tok, err := d.ReadToken(); err != nil || tok.Kind() != '[' {
-		return bad
-	}
-	var list []string
-	for d.PeekKind() != ']' {
-		tok, err := d.ReadToken()
-		if err != nil || tok.Kind() != '"' {
-			return bad
-		}
-		list = append(list, tok.String())
+func texts(field string, v []byte, dst *[]string) error {
+	list, ok := strictjson.Strings(v)
+	if !ok {
+		return &MessageError{Field: field, Reason: "is not a list of strings"}
 	}
 	*dst = list
 	return nil
 }
 
-func integer(field string, v jsontext.Value, dst *int) error {
+func integer(field string, v []byte, dst *int) error {
 	n, err := strconv.ParseInt(string(v), 10, 32)
 	if err != nil || strconv.FormatInt(n, 10) != string(v) {
 		return &MessageError{Field: field, Reason: "is not an integer in range"}
@@ -354,7 +315,7 @@ func integer(field string, v jsontext.Value, dst *int) error {
 	return nil
 }
 
-func number(field string, v jsontext.Value, dst *uint64) error {
+func number(field string, v []byte, dst *uint64) error {
 	n, err := strconv.ParseUint(string(v), 10, 64)
 	if err != nil || strconv.FormatUint(n, 10) != string(v) {
 		return &MessageError{Field: field, Reason: "is not a whole number"}
@@ -363,7 +324,7 @@ func number(field string, v jsontext.Value, dst *uint64) error {
 	return nil
 }
 
-func timestamp(field string, v jsontext.Value, dst *time.Time) error {
+func timestamp(field string, v []byte, dst *time.Time) error {
 	var s string
 	if err := text(field, v, &s); err != nil {
 		return err
@@ -376,7 +337,7 @@ func timestamp(field string, v jsontext.Value, dst *time.Time) error {
 	return nil
 }
 
-func decoded(field string, v jsontext.Value, size int, set func([]byte)) error {
+func decoded(field string, v []byte, size int, set func([]byte)) error {
 	var s string
 	if err := text(field, v, &s); err != nil {
 		return err

@@ -1,60 +1,32 @@
 package mesh
 
 import (
-	"bytes"
 	"errors"
+	"strconv"
 
-	"github.com/go-json-experiment/json/jsontext"
+	"github.com/infrafabric/agentmesh/internal/strictjson"
 )
-
-// errNesting is the reason of a payload deeper than MaxNesting.
-var errNesting = errors.New("nests too deep")
-
-// errLoose is the reason of white space where there must be none.
-var errLoose = errors.New("not compact")
 
 // compactJSON appends one JSON value to dst with the white space between its
 // tokens removed and nothing else changed: numbers keep their digits, strings
-// their escapes. It refuses what is not exactly one value of valid UTF-8
-// without duplicate names (RFC 8259 §4 leaves those to chance, and two readers
-// that choose differently would disagree on what was signed).
+// their escapes. It refuses what two readers could understand differently
+// (RFC 8259 §4 leaves duplicate names to chance).
 func compactJSON(dst, src []byte) ([]byte, error) {
-	if tooDeep(src) {
-		return nil, errNesting
-	}
-	return jsontext.AppendFormat(dst, src, jsontext.PreserveRawStrings(true))
+	return strictjson.AppendCompact(dst, src, MaxNesting)
 }
 
-// checkCompact reports whether compactJSON would return src as it is.
-func checkCompact(src []byte) error {
-	c, err := compactJSON(make([]byte, 0, len(src)), src)
-	if err == nil && !bytes.Equal(c, src) {
-		return errLoose
+// jsonReason words an error of compactJSON without the text it is about, which
+// may be a secret.
+func jsonReason(err error) string {
+	switch {
+	case errors.Is(err, strictjson.ErrDepth):
+		return "nests deeper than " + strconv.Itoa(MaxNesting) + " levels"
+	case errors.Is(err, strictjson.ErrDuplicate):
+		return "has an object with a name twice"
+	case errors.Is(err, strictjson.ErrUTF8):
+		return "holds text that is not valid UTF-8"
+	case errors.Is(err, strictjson.ErrLoose):
+		return "is not in compact form"
 	}
-	return err
-}
-
-// tooDeep reports whether brackets nest deeper than MaxNesting. It runs before
-// the parser, so that a megabyte of brackets costs one pass.
-func tooDeep(src []byte) bool {
-	depth, inString := 0, false
-	for i := 0; i < len(src); i++ {
-		switch c := src[i]; {
-		case inString:
-			if c == '\\' {
-				i++
-			} else if c == '"' {
-				inString = false
-			}
-		case c == '"':
-			inString = true
-		case c == '{' || c == '[':
-			if depth++; depth > MaxNesting {
-				return true
-			}
-		case c == '}' || c == ']':
-			depth--
-		}
-	}
-	return false
+	return "is not one JSON value"
 }

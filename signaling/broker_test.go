@@ -2,6 +2,7 @@ package signaling_test
 
 import (
 	"errors"
+	"sync"
 	"testing"
 
 	"github.com/infrafabric/agentmesh/signaling"
@@ -48,6 +49,102 @@ func TestServersShareABroker(t *testing.T) {
 		want(t, "c got", c.bodies(), "to both", "still there")
 		b.send("agent-a", "gone", nil)
 		want(t, "b's notices", b.codes(), signaling.CodeNotRegistered)
+	})
+}
+
+// Presence counts an agent that is at two servers once, whichever it leaves.
+func TestPresenceAcrossServers(t *testing.T) {
+	inWorld(t, func(w *world) {
+		broker := signaling.NewBroker()
+		w.serve("s1", signaling.ServerConfig{Broker: broker})
+		w.serve("s2", signaling.ServerConfig{Broker: broker})
+		near := w.client("agent-a", "ws://s1/").ready()
+		id := w.identity("agent-b")
+		one, two := w.rawClient(id, "s1"), w.rawClient(id, "s2")
+		settle()
+		want(t, "joined", names(near.events(signaling.EventJoined)), "agent-b")
+		one.ws.CloseNow()
+		settle()
+		want(t, "left one server", names(near.events(signaling.EventLeft)))
+		w.rawClient(id, "s1").ws.CloseNow()
+		settle()
+		want(t, "came back", names(near.events(signaling.EventJoined)), "agent-b")
+		two.ws.CloseNow()
+		settle()
+		want(t, "left both", names(near.events(signaling.EventLeft)), "agent-b")
+	})
+}
+
+// What a broker delivers is checked before it goes to an agent.
+func TestBrokerDeliversJunk(t *testing.T) {
+	inWorld(t, func(w *world) {
+		broker := signaling.NewBroker()
+		w.serve("s1", signaling.ServerConfig{Broker: broker})
+		a := w.client("agent-a", "ws://s1/").ready()
+		b := w.client("agent-b", "ws://s1/").ready()
+		far, err := broker.Join(signaling.BrokerHandler{
+			Presence: func(signaling.Registration, bool) {}, Envelope: func(signaling.Registration, []byte) {},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer far.Close()
+		to := signaling.Registration{Mesh: "m", Agent: "agent-a", Key: a.id.PublicKey()}
+		for _, junk := range [][]byte{
+			nil, []byte("junk"), b.offer("agent-c", "for another agent", nil).Bytes(),
+			b.offer("agent-a", "of another mesh", func(e *signaling.Envelope) { e.Mesh = "other" }).Bytes(),
+		} {
+			if err := far.Forward(to, junk); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := far.Forward(to, b.offer("agent-a", "good", nil).Bytes()); err != nil {
+			t.Fatal(err)
+		}
+		settle()
+		want(t, "a got", a.bodies(), "good")
+	})
+}
+
+// strictMember complains about announcements that do not change anything.
+type strictMember struct {
+	brokenBroker
+	t    *testing.T
+	mu   sync.Mutex
+	last map[signaling.Registration]bool
+	n    int
+}
+
+func (b *strictMember) Join(signaling.BrokerHandler) (signaling.BrokerMember, error) { return b, nil }
+func (b *strictMember) Close() error                                                 { return nil }
+func (b *strictMember) Announce(r signaling.Registration, present bool) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.last[r] == present {
+		b.t.Errorf("%s: present %t twice in a row", r.Agent, present)
+	}
+	b.last[r] = present
+	b.n++
+	return nil
+}
+
+// A replaced connection changes nothing for the broker.
+func TestAnnouncementsAlternate(t *testing.T) {
+	inWorld(t, func(w *world) {
+		broker := &strictMember{t: t, last: make(map[signaling.Registration]bool)}
+		w.serve("s1", signaling.ServerConfig{Broker: broker})
+		id := w.identity("agent-a")
+		w.rawClient(id, "s1")
+		settle()
+		second := w.rawClient(id, "s1")
+		settle()
+		second.ws.CloseNow()
+		settle()
+		broker.mu.Lock()
+		defer broker.mu.Unlock()
+		if broker.n != 2 {
+			t.Errorf("%d announcements, want 2", broker.n)
+		}
 	})
 }
 

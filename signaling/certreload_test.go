@@ -127,12 +127,35 @@ func TestCertificateReload(t *testing.T) {
 		}
 		step("the old pair", 1, 6, true)
 
-		// As mounted secrets change: another file under the same name, with
-		// the same size and time.
-		if err := os.Chtimes(certFile, time.Unix(1, 0), time.Unix(1, 0)); err != nil {
-			t.Fatal(err)
+		// The same file, gone for a while: the times say nothing.
+		old := time.Unix(1, 0)
+		for _, err := range []error{os.Chtimes(certFile, old, old), os.Chtimes(keyFile, old, old)} {
+			if err != nil {
+				t.Fatal(err)
+			}
 		}
 		step("touched", 1, 6, true)
+		if err := os.Rename(keyFile, keyFile+"~"); err != nil {
+			t.Fatal(err)
+		}
+		step("renamed", 1, 7, false)
+		if err := os.Rename(keyFile+"~", keyFile); err != nil {
+			t.Fatal(err)
+		}
+		step("renamed back", 1, 8, true)
+
+		// As mounted secrets change: another file of the same size and time.
+		writeFile(t, certFile+"~", cert2)
+		writeFile(t, keyFile+"~", key2)
+		for _, name := range []string{certFile, keyFile} {
+			if err := os.Chtimes(name+"~", old, old); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Rename(name+"~", name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		step("another file", 2, 9, true)
 	})
 }
 

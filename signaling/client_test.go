@@ -6,9 +6,12 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/coder/websocket"
 
 	"github.com/infrafabric/agentmesh/internal/pipenet"
 	"github.com/infrafabric/agentmesh/keys"
@@ -128,6 +131,24 @@ func TestBackoff(t *testing.T) {
 				t.Errorf("pause %d is %v, want %v to %v", i, pause, low, high)
 			}
 			base = min(2*base, 30*time.Second)
+		}
+	})
+}
+
+// A connection that lasted starts the pauses anew.
+func TestBackoffStartsAnew(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.client("agent-a", "ws://s1/")
+		time.Sleep(5 * time.Minute)
+		s := w.serve("s1", signaling.ServerConfig{})
+		a.ready()
+		time.Sleep(time.Hour)
+		s.kill()
+		w.serve("s1", signaling.ServerConfig{})
+		time.Sleep(300 * time.Millisecond)
+		settle()
+		if a.state(0) != signaling.StateOpen {
+			t.Errorf("not back after 300 ms: %+v", a.Servers())
 		}
 	})
 }
@@ -288,6 +309,28 @@ func TestSpare(t *testing.T) {
 	})
 }
 
+// A short break ends before a spare is taken.
+func TestSpareIsNotHasty(t *testing.T) {
+	inWorld(t, func(w *world) {
+		s1 := w.serve("s1", signaling.ServerConfig{})
+		w.serve("s2", signaling.ServerConfig{})
+		a := w.clientWith(signaling.ClientConfig{
+			Identity: w.identity("agent-a"), URLs: []string{"ws://s1/", "ws://s2/"}, MaxServers: 1,
+		}).ready()
+		s1.kill()
+		w.serve("s1", signaling.ServerConfig{})
+		time.Sleep(time.Minute)
+		for _, e := range a.events(signaling.EventUp) {
+			if e.Server != "ws://s1/" {
+				t.Errorf("%s was used", e.Server)
+			}
+		}
+		if a.state(0) != signaling.StateOpen {
+			t.Errorf("states %+v", a.Servers())
+		}
+	})
+}
+
 // A server that falls silent is given up after ping interval + timeout.
 func TestPingTimeout(t *testing.T) {
 	inWorld(t, func(w *world) {
@@ -390,6 +433,99 @@ func TestSendBlocks(t *testing.T) {
 	})
 }
 
+// A Send that waits takes another server when its own is lost.
+func TestSendMovesOn(t *testing.T) {
+	inWorld(t, func(w *world) {
+		s1 := w.serve("s1", signaling.ServerConfig{})
+		w.serve("s2", signaling.ServerConfig{})
+		a := w.client("agent-a", "ws://s1/", "ws://s2/").ready()
+		w.net.Stall("s1")
+		big := a.offer("agent-b", strings.Repeat("x", signaling.MaxBody), nil).Bytes()
+		time.AfterFunc(time.Second, s1.kill)
+		ctx, cancel := context.WithTimeout(w.Context(), 5*time.Second)
+		defer cancel()
+		for {
+			server, err := a.Send(ctx, big, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if server == "ws://s2/" {
+				break
+			}
+		}
+		w.net.Resume("s1")
+		settle()
+	})
+}
+
+// Nothing more is sent to a server that said it is draining.
+func TestSendAvoidsDrainingServer(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.fakeServer("s1", welcome, func(ctx context.Context, ws *websocket.Conn) {
+			ws.Write(ctx, websocket.MessageBinary, signaling.EncodeNotice(signaling.Notice{Code: signaling.CodeDraining}))
+			<-ctx.Done()
+		})
+		w.serve("s2", signaling.ServerConfig{})
+		a := w.client("agent-a", "ws://s1/", "ws://s2/").ready()
+		if got, err := a.Send(w.Context(), a.offer("agent-b", "x", nil).Bytes(), 0); err != nil || got != "ws://s2/" {
+			t.Errorf("Send: %q, %v", got, err)
+		}
+	})
+}
+
+// The rate that the server names is kept by the client: a server that does not
+// enforce it sees it kept.
+func TestClientPacesItself(t *testing.T) {
+	inWorld(t, func(w *world) {
+		slow := welcome
+		slow.Rate, slow.Burst = 10, 5
+		got := make(chan time.Time, 100)
+		w.fakeServer("s1", slow, func(ctx context.Context, ws *websocket.Conn) {
+			for {
+				if _, _, err := ws.Read(ctx); err != nil {
+					return
+				}
+				got <- time.Now()
+			}
+		})
+		a := w.client("agent-a", "ws://s1/").ready()
+		start := time.Now()
+		for range 50 {
+			if _, err := a.Send(w.Context(), a.offer("agent-b", "x", nil).Bytes(), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range 50 {
+			want := time.Duration(max(0, i-4)) * 100 * time.Millisecond
+			if d := (<-got).Sub(start).Round(10 * time.Millisecond); d != want {
+				t.Errorf("envelope %d came after %v, want %v", i, d, want)
+			}
+		}
+	})
+}
+
+// What a server sends that is not in the protocol ends the connection.
+func TestServerSendsJunk(t *testing.T) {
+	inWorld(t, func(w *world) {
+		for name, b := range map[string][]byte{
+			"garbage":      []byte("junk"),
+			"out of place": signaling.Encode(&signaling.ChallengeMsg{Version: 1, Type: 1, Nonce: [32]byte{1}}),
+			"too large":    make([]byte, signaling.MaxMessage+1),
+		} {
+			host := strings.ReplaceAll(name, " ", "-")
+			w.fakeServer(host, welcome, func(ctx context.Context, ws *websocket.Conn) {
+				ws.Write(ctx, websocket.MessageBinary, b)
+				<-ctx.Done()
+			})
+			a := w.client("agent-a", "ws://"+host+"/")
+			settle()
+			if n := len(a.events(signaling.EventDown)); n != 1 {
+				t.Errorf("%s: %d times down, want 1", name, n)
+			}
+		}
+	})
+}
+
 // What Send took is sent before Close returns, if it can be within a second.
 func TestCloseFlushes(t *testing.T) {
 	inWorld(t, func(w *world) {
@@ -405,6 +541,34 @@ func TestCloseFlushes(t *testing.T) {
 		settle()
 		if n := len(b.bodies()); n != 20 {
 			t.Errorf("%d of 20 arrived", n)
+		}
+	})
+}
+
+// The rate does not hold Close up.
+func TestCloseFlushesBeyondTheRate(t *testing.T) {
+	inWorld(t, func(w *world) {
+		slow := welcome
+		slow.Rate, slow.Burst = 1, 1
+		var got atomic.Int32
+		w.fakeServer("s1", slow, func(ctx context.Context, ws *websocket.Conn) {
+			for {
+				if _, _, err := ws.Read(ctx); err != nil {
+					return
+				}
+				got.Add(1)
+			}
+		})
+		a := w.client("agent-a", "ws://s1/").ready()
+		for range 20 {
+			if _, err := a.Send(w.Context(), a.offer("agent-b", "x", nil).Bytes(), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a.Close()
+		settle()
+		if got.Load() != 20 {
+			t.Errorf("%d of 20 arrived", got.Load())
 		}
 	})
 }

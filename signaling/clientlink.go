@@ -120,15 +120,15 @@ func (l *link) status() ServerStatus {
 }
 
 // wanted reports whether this server is to be used now: fewer than MaxServers
-// before it are, or may soon be, open.
+// before it are open or may soon be. A spare before it counts as well: it is
+// taken first.
 func (l *link) wanted() (yes bool, changed <-chan struct{}) {
 	c := l.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	up := 0
 	for _, before := range c.links[:l.index] {
-		used := before.index < c.cfg.MaxServers || up < c.cfg.MaxServers
-		if used && !before.down {
+		if !before.down {
 			up++
 		}
 	}

@@ -1,63 +1,81 @@
 package signaling
 
 import (
-	"bytes"
 	"crypto/ed25519"
 
-	"github.com/fxamacker/cbor/v2"
-
+	"github.com/infrafabric/agentmesh/internal/cbor"
 	"github.com/infrafabric/agentmesh/keys"
 )
 
 // version is the version of the protocol and of the envelope.
 const version = 1
 
-var encMode, decMode = modes()
+// wired is a type with a wire form. Its method lists the fields in their order,
+// for both directions.
+type wired interface{ wire(c *coder) }
 
-// modes returns the encoder, which writes RFC 8949 §4.2.1, and the decoder,
-// which reads as little else as it can be told to; decode refuses the rest.
-func modes() (cbor.EncMode, cbor.DecMode) {
-	enc := cbor.CoreDetEncOptions()
-	enc.NilContainers = cbor.NilContainerAsEmpty // so that null is never the encoding of a byte string
-	enc.TagsMd = cbor.TagsForbidden
-	em, err := enc.EncMode()
-	if err != nil {
-		panic("signaling: encoder options: " + err.Error())
-	}
-	dm, err := cbor.DecOptions{
-		DupMapKey:         cbor.DupMapKeyEnforcedAPF,
-		MaxNestedLevels:   4,
-		MaxArrayElements:  maxArray,
-		MaxMapPairs:       16,
-		IndefLength:       cbor.IndefLengthForbidden,
-		TagsMd:            cbor.TagsForbidden,
-		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
-	}.DecMode()
-	if err != nil {
-		panic("signaling: decoder options: " + err.Error())
-	}
-	return em, dm
+// coder writes or reads the fields of a value.
+type coder struct {
+	out []byte       // what was written
+	in  *cbor.Reader // nil when writing
 }
 
-// encode returns the one encoding of v, which is a struct of this package.
-func encode(v any) []byte {
-	b, err := encMode.Marshal(v)
-	if err != nil {
-		panic("signaling: encode: " + err.Error()) // our own types always encode
+func (c *coder) array(n int) {
+	if c.in != nil {
+		c.in.Array(n)
+		return
 	}
-	return b
+	c.out = cbor.AppendArray(c.out, n)
 }
 
-// decode reads b into v, a pointer to a struct of this package. It refuses
-// whatever encode(v) would not write, so that no value has two encodings:
-// otherwise a relay could change an envelope's hash without breaking its
-// signature.
-func decode(what string, b []byte, v any) error {
-	if err := decMode.Unmarshal(b, v); err != nil {
+func (c *coder) uint(v *uint64) {
+	if c.in != nil {
+		*v = c.in.Uint()
+		return
+	}
+	c.out = cbor.AppendUint(c.out, *v)
+}
+
+func (c *coder) text(v *string, most int) {
+	if c.in != nil {
+		*v = c.in.Text(most)
+		return
+	}
+	c.out = cbor.AppendText(c.out, *v)
+}
+
+// bytes reads a byte string that aliases the input.
+func (c *coder) bytes(v *[]byte, most int) {
+	if c.in != nil {
+		*v = c.in.Bytes(most)
+		return
+	}
+	c.out = cbor.AppendBytes(c.out, *v)
+}
+
+func (c *coder) fixed(v []byte) {
+	if c.in != nil {
+		c.in.Fixed(v)
+		return
+	}
+	c.out = cbor.AppendBytes(c.out, v)
+}
+
+// encode returns the one encoding of v.
+func encode(v wired) []byte {
+	var c coder
+	v.wire(&c)
+	return c.out
+}
+
+// decode reads b into v. It refuses whatever encode(v) would not write, so
+// that no value has two encodings: otherwise a relay could change an envelope's
+// hash without breaking its signature.
+func decode(what string, b []byte, v wired) error {
+	c := coder{in: cbor.NewReader(b)}
+	v.wire(&c)
+	if err := c.in.Done(); err != nil {
 		return &FormatError{What: what, Reason: "CBOR", Err: err}
-	}
-	if !bytes.Equal(encode(v), b) {
-		return &FormatError{What: what, Reason: "not in deterministic encoding (RFC 8949 §4.2.1)"}
 	}
 	return nil
 }

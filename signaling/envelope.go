@@ -38,7 +38,6 @@ type Envelope struct {
 
 // payload is the encoded form of an Envelope.
 type payload struct {
-	_          struct{} `cbor:",toarray"`
 	Kind       uint64
 	Mesh       string
 	From       string
@@ -55,10 +54,32 @@ type payload struct {
 
 // sealed is the encoded form of a Sealed.
 type sealed struct {
-	_         struct{} `cbor:",toarray"`
 	Version   uint64
 	Payload   []byte
 	Signature []byte
+}
+
+func (p *payload) wire(c *coder) {
+	c.array(12)
+	c.uint(&p.Kind)
+	c.text(&p.Mesh, maxString)
+	c.text(&p.From, maxString)
+	c.text(&p.To, maxString)
+	c.bytes(&p.Key, maxString)
+	c.bytes(&p.ToKey, maxString)
+	c.fixed(p.Instance[:])
+	c.uint(&p.Generation)
+	c.fixed(p.Nonce[:])
+	c.uint(&p.Time)
+	c.bytes(&p.Ref, maxString)
+	c.bytes(&p.Body, maxString)
+}
+
+func (s *sealed) wire(c *coder) {
+	c.array(3)
+	c.uint(&s.Version)
+	c.bytes(&s.Payload, maxString)
+	c.bytes(&s.Signature, maxString)
 }
 
 // Sealed is a signed envelope in its one encoded form. It must not be changed;
@@ -106,13 +127,13 @@ func seal(id *keys.Identity, e Envelope) (*Sealed, error) {
 	if !e.Ref.IsZero() {
 		p.Ref = e.Ref[:]
 	}
-	s := &Sealed{Envelope: e, payload: encode(p)}
+	s := &Sealed{Envelope: e, payload: encode(&p)}
 	sig, err := id.Sign(s.statement())
 	if err != nil {
 		return nil, err
 	}
 	s.sig = sig
-	s.raw = encode(sealed{Version: version, Payload: s.payload, Signature: sig})
+	s.raw = encode(&sealed{Version: version, Payload: s.payload, Signature: sig})
 	if len(s.raw) > MaxEnvelope {
 		return nil, fmt.Errorf("%d bytes: %w", len(s.raw), ErrTooLarge)
 	}

@@ -24,6 +24,9 @@ func (m *registerMsg) Sign(sign func(domain, mesh, from, to string, body []byte)
 	m.Signature = sign(s.Domain, s.Mesh, s.From, s.To, s.Body)
 }
 
+// EncodeNotice returns a notice as a message.
+func EncodeNotice(n Notice) []byte { return n.encode() }
+
 // Notice returns the notice of a message.
 func (m *noticeMsg) Notice() Notice { return m.notice() }
 

@@ -4,8 +4,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/fxamacker/cbor/v2"
-
+	"github.com/infrafabric/agentmesh/internal/cbor"
 	"github.com/infrafabric/agentmesh/keys"
 )
 
@@ -26,14 +25,12 @@ const registerDomain = "agentmesh/v1 register"
 // embedded struct would become an array within the array.
 
 type challengeMsg struct {
-	_       struct{} `cbor:",toarray"`
 	Version uint64
 	Type    uint64
 	Nonce   [32]byte
 }
 
 type registerMsg struct {
-	_         struct{} `cbor:",toarray"`
 	Version   uint64
 	Type      uint64
 	Mesh      string
@@ -45,7 +42,6 @@ type registerMsg struct {
 }
 
 type welcomeMsg struct {
-	_           struct{} `cbor:",toarray"`
 	Version     uint64
 	Type        uint64
 	MaxEnvelope uint64 // bytes
@@ -55,14 +51,12 @@ type welcomeMsg struct {
 }
 
 type envelopeMsg struct {
-	_        struct{} `cbor:",toarray"`
 	Version  uint64
 	Type     uint64
 	Envelope []byte
 }
 
 type presenceMsg struct {
-	_       struct{} `cbor:",toarray"`
 	Version uint64
 	Type    uint64
 	Change  uint64
@@ -70,18 +64,78 @@ type presenceMsg struct {
 }
 
 type presentAgent struct {
-	_     struct{} `cbor:",toarray"`
 	Agent string
 	Key   []byte
 }
 
 type noticeMsg struct {
-	_       struct{} `cbor:",toarray"`
 	Version uint64
 	Type    uint64
 	Code    uint64
 	Text    string
 	Ref     []byte
+}
+
+// maxString is more than any string that a message's size allows.
+const maxString = MaxMessage
+
+func (m *challengeMsg) wire(c *coder) {
+	c.array(3)
+	c.uint(&m.Version)
+	c.uint(&m.Type)
+	c.fixed(m.Nonce[:])
+}
+
+func (m *registerMsg) wire(c *coder) {
+	c.array(8)
+	c.uint(&m.Version)
+	c.uint(&m.Type)
+	c.text(&m.Mesh, maxString)
+	c.text(&m.Agent, maxString)
+	c.bytes(&m.Key, maxString)
+	c.fixed(m.Instance[:])
+	c.text(&m.Server, maxString)
+	c.bytes(&m.Signature, maxString)
+}
+
+func (m *welcomeMsg) wire(c *coder) {
+	c.array(6)
+	for _, v := range []*uint64{&m.Version, &m.Type, &m.MaxEnvelope, &m.Idle, &m.Rate, &m.Burst} {
+		c.uint(v)
+	}
+}
+
+func (m *envelopeMsg) wire(c *coder) {
+	c.array(3)
+	c.uint(&m.Version)
+	c.uint(&m.Type)
+	c.bytes(&m.Envelope, maxString)
+}
+
+func (m *presenceMsg) wire(c *coder) {
+	c.array(4)
+	c.uint(&m.Version)
+	c.uint(&m.Type)
+	c.uint(&m.Change)
+	if c.in != nil {
+		m.Agents = make([]presentAgent, c.in.ArrayMax(MaxPresenceBatch))
+	} else {
+		c.array(len(m.Agents))
+	}
+	for i := range m.Agents {
+		c.array(2)
+		c.text(&m.Agents[i].Agent, maxString)
+		c.bytes(&m.Agents[i].Key, maxString)
+	}
+}
+
+func (m *noticeMsg) wire(c *coder) {
+	c.array(5)
+	c.uint(&m.Version)
+	c.uint(&m.Type)
+	c.uint(&m.Code)
+	c.text(&m.Text, maxString)
+	c.bytes(&m.Ref, maxString)
 }
 
 // The changes of a presence message.
@@ -100,17 +154,15 @@ func checkVersion(what string, b []byte) error {
 // firstUints returns the first n elements, which must be unsigned integers,
 // the first of them the version.
 func firstUints(what string, b []byte, n int) ([]uint64, error) {
-	var items []cbor.RawMessage
-	if err := decMode.Unmarshal(b, &items); err != nil {
-		return nil, &FormatError{What: what, Reason: "CBOR", Err: err}
-	}
-	if len(items) < n {
+	r := cbor.NewReader(b)
+	if r.ArrayMax(maxArray) < n && r.Err() == nil {
 		return nil, &FormatError{What: what, Reason: "array is too short"}
 	}
 	out := make([]uint64, n)
 	for i := range out {
-		if err := decMode.Unmarshal(items[i], &out[i]); err != nil {
-			return nil, &FormatError{What: what, Reason: "version or type is no unsigned integer", Err: err}
+		out[i] = r.Uint()
+		if err := r.Err(); err != nil {
+			return nil, &FormatError{What: what, Reason: "CBOR", Err: err}
 		}
 		if i == 0 && out[0] != version {
 			return nil, &VersionError{Ours: version, Theirs: out[0]}
@@ -129,7 +181,10 @@ func decodeMessage(b []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	var m interface{ check() error }
+	var m interface {
+		wired
+		check() error
+	}
 	switch head[1] {
 	case typeChallenge:
 		m = new(challengeMsg)

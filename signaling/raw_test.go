@@ -2,6 +2,7 @@ package signaling_test
 
 import (
 	"context"
+	"net/http"
 	"sync"
 	"time"
 
@@ -149,7 +150,45 @@ func (r *raw) wantEnd(code signaling.Code) {
 		r.w.Errorf("notice %v, %v; want %v", n, err, code)
 		return
 	}
+	start := time.Now()
 	if m, err := r.read(); err == nil {
 		r.w.Errorf("after the notice: %#v", m)
 	}
+	if d := time.Since(start); d > time.Second {
+		r.w.Errorf("the connection ended %v after the notice", d)
+	}
 }
+
+// fakeServer is a server that keeps to no rule: play is called for each client
+// that it has welcomed.
+func (w *world) fakeServer(name string, welcome signaling.WelcomeMsg, play func(ctx context.Context, ws *websocket.Conn)) {
+	w.Helper()
+	l, err := w.net.Listen(name)
+	if err != nil {
+		w.Fatal(err)
+	}
+	welcome.Version, welcome.Type = 1, 3
+	var wg sync.WaitGroup
+	ctx, cancel := context.WithCancel(w.Context())
+	srv := &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		wg.Add(1)
+		defer wg.Done()
+		ws, err := websocket.Accept(rw, r, nil)
+		if err != nil {
+			return
+		}
+		defer ws.CloseNow()
+		ws.SetReadLimit(-1)
+		ws.Write(ctx, websocket.MessageBinary, signaling.Encode(&signaling.ChallengeMsg{Version: 1, Type: 1, Nonce: [32]byte{1}}))
+		if _, _, err := ws.Read(ctx); err != nil {
+			return
+		}
+		ws.Write(ctx, websocket.MessageBinary, signaling.Encode(&welcome))
+		play(ctx, ws)
+	})}
+	wg.Go(func() { srv.Serve(l) })
+	w.Cleanup(func() { cancel(); srv.Close(); wg.Wait() })
+}
+
+// welcome is an ordinary one.
+var welcome = signaling.WelcomeMsg{MaxEnvelope: signaling.MaxEnvelope, Idle: 60_000, Rate: 50, Burst: 200}

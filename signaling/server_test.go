@@ -2,6 +2,7 @@ package signaling_test
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"strings"
@@ -87,15 +88,25 @@ func TestBadSender(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.serve("s1", signaling.ServerConfig{})
 		b := w.client("agent-b", "ws://s1/").ready()
-		r := w.rawClient(w.identity("agent-a"), "s1")
-		other := *r
-		other.id = w.identity("agent-c")
+		_, private, err := ed25519.GenerateKey(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, err := keys.NewIdentity("agent-a", private)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := w.rawClient(id, "s1")
+		otherName := *r
+		if otherName.id, err = keys.NewIdentity("agent-c", private); err != nil {
+			t.Fatal(err)
+		}
 		sameName := *r
 		sameName.id = w.identity("agent-a")
 		bad := []*signaling.Sealed{
 			r.seal("agent-b", func(e *signaling.Envelope) { e.Mesh = "other" }),
 			r.seal("agent-b", func(e *signaling.Envelope) { e.Instance = signaling.NewInstance() }),
-			other.seal("agent-b", nil),
+			otherName.seal("agent-b", nil),
 			sameName.seal("agent-b", nil),
 		}
 		for i := range signaling.MaxOffences {
@@ -245,6 +256,29 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 		ev := w.log.named(witness.AgentDisconnected)
 		if len(ev) != 1 || ev[0].Time.Sub(start).Round(time.Second) != time.Minute {
 			t.Errorf("disconnected: %+v", ev)
+		}
+	})
+}
+
+// Waiting for the rate is not silence.
+func TestRateIsNotIdle(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.serve("s1", signaling.ServerConfig{Limits: signaling.ServerLimits{Rate: 1, Burst: 1, Idle: 500 * time.Millisecond}})
+		w.clientWith(signaling.ClientConfig{
+			Identity: w.identity("agent-b"), URLs: []string{"ws://s1/"}, PingInterval: 100 * time.Millisecond,
+		}).ready()
+		r := w.rawClient(w.identity("agent-a"), "s1")
+		ended := r.keepReading()
+		start := time.Now()
+		for range 5 {
+			r.write(signaling.EncodeEnvelopeMsg(r.seal("agent-b", nil).Bytes()))
+		}
+		<-ended
+		if d := time.Since(start).Round(100 * time.Millisecond); d != 4500*time.Millisecond {
+			t.Errorf("closed after %v, want 4s for five envelopes and then 500ms", d)
+		}
+		if n := len(w.log.named(witness.SDPOfferRelayed)); n != 5 {
+			t.Errorf("%d envelopes passed", n)
 		}
 	})
 }

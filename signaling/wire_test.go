@@ -338,6 +338,49 @@ func TestOnlyDeterministicEncoding(t *testing.T) {
 	}
 }
 
+// The empty string is the only way to say none.
+func TestNoneHasOneEncoding(t *testing.T) {
+	valid := func() payload {
+		var outer sealed
+		var p payload
+		if err := decode("envelope", fixedSealed(t).Bytes(), &outer); err != nil {
+			t.Fatal(err)
+		}
+		if err := decode("envelope", outer.Payload, &p); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	for name, change := range map[string]func(*payload){
+		"zero ref":      func(p *payload) { p.Ref = make([]byte, 32) },
+		"short ref":     func(p *payload) { p.Kind, p.Ref = uint64(Answer), make([]byte, 31) },
+		"zero to-key":   func(p *payload) { p.ToKey = make([]byte, 32) },
+		"short to-key":  func(p *payload) { p.ToKey = p.ToKey[1:] },
+		"no key":        func(p *payload) { p.Key = nil },
+		"far future":    func(p *payload) { p.Time = maxTime + 1 },
+		"beyond int64":  func(p *payload) { p.Time = 1<<64 - 1 },
+		"kind 257":      func(p *payload) { p.Kind += 256 },
+		"zero instance": func(p *payload) { p.Instance = Instance{} },
+		"zero nonce":    func(p *payload) { p.Nonce = Nonce{} },
+	} {
+		p := valid()
+		change(&p)
+		_, err := Parse(encode(&sealed{Version: 1, Payload: encode(&p), Signature: make([]byte, 64)}))
+		var fe *FormatError
+		var ve *VersionError
+		if !errors.As(err, &fe) && !errors.As(err, &ve) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	p := valid()
+	if _, err := Parse(encode(&sealed{Version: 1, Payload: encode(&p), Signature: make([]byte, 64)})); err != nil {
+		t.Errorf("unchanged: %v", err)
+	}
+	if _, err := Parse(encode(&sealed{Version: 1, Payload: encode(&p), Signature: make([]byte, 63)})); err == nil {
+		t.Error("a short signature is accepted")
+	}
+}
+
 func TestMessageRules(t *testing.T) {
 	reg := func(change func(*registerMsg)) []byte {
 		m, err := decodeMessage(vectors(t)["register"])
@@ -345,7 +388,7 @@ func TestMessageRules(t *testing.T) {
 			t.Fatal(err)
 		}
 		change(m.(*registerMsg))
-		return encode(m)
+		return encode(m.(wired))
 	}
 	agents := make([]presentAgent, MaxPresenceBatch+1)
 	for i := range agents {
@@ -453,8 +496,8 @@ func FuzzMessage(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if m, err := decodeMessage(b); err == nil && !bytes.Equal(encode(m), b) {
-			t.Errorf("%x has another encoding: %x", b, encode(m))
+		if m, err := decodeMessage(b); err == nil && !bytes.Equal(encode(m.(wired)), b) {
+			t.Errorf("%x has another encoding: %x", b, encode(m.(wired)))
 		}
 	})
 }

@@ -13,10 +13,17 @@ const (
 )
 
 // appendHead appends an initial byte and its argument in the shortest form.
+// The usual case is small enough to be inlined everywhere, the other is not.
 func appendHead(b []byte, major byte, n uint64) []byte {
-	switch {
-	case n < 24:
+	if n < 24 {
 		return append(b, major|byte(n))
+	}
+	return appendLongHead(b, major, n)
+}
+
+//go:noinline
+func appendLongHead(b []byte, major byte, n uint64) []byte {
+	switch {
 	case n < 1<<8:
 		return append(b, major|24, byte(n))
 	case n < 1<<16:
