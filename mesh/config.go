@@ -53,6 +53,10 @@ type Config struct {
 	// proxies and private certificate authorities. Default: http.DefaultClient.
 	HTTPClient *http.Client
 
+	// TraceID returns the W3C trace ID that belongs to a context, or "". With
+	// OpenTelemetry it is one line around trace.SpanContextFromContext; the
+	// tracing API is not linked into agents that do not trace. Default: none.
+	TraceID func(ctx context.Context) string
 	// Logger gets structured logs. Default: none.
 	Logger *slog.Logger
 	// MeterProvider makes the instruments of package metrics. Default: none;

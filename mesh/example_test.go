@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/infrafabric/agentmesh/keys"
 	"github.com/infrafabric/agentmesh/mesh"
 	"github.com/infrafabric/agentmesh/signaling"
@@ -203,6 +205,21 @@ func ExampleMessage_Verify() {
 	// Output:
 	// as archived: <nil>
 	// changed: true
+}
+
+// Messages join the trace of the context they are sent with.
+func ExampleConfig_traceID() {
+	cfg := mesh.Config{
+		TraceID: func(ctx context.Context) string {
+			if sc := trace.SpanContextFromContext(ctx); sc.HasTraceID() {
+				return sc.TraceID().String()
+			}
+			return ""
+		},
+	}
+	sc := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{0x4b, 0xf9}, SpanID: trace.SpanID{1}})
+	fmt.Println(cfg.TraceID(trace.ContextWithSpanContext(context.Background(), sc)))
+	// Output: 4bf90000000000000000000000000000
 }
 
 // A private certificate authority or a proxy for signaling goes into the HTTP

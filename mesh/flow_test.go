@@ -247,13 +247,13 @@ func TestFlowStale(t *testing.T) {
 
 func TestLedgersFloor(t *testing.T) {
 	ls := newLedgers(testObserver(t), 1<<20, 2)
-	first := ls.acquire("agent-1")
+	first, tenancy := ls.acquire("agent-1")
 	for i := range 5 {
-		m, err := (Message{ID: fmt.Sprint(i)}).prepare(t.Context(), "me", "agent-1", goldenTime)
+		m, err := (Message{ID: fmt.Sprint(i)}).prepare(t.Context(), "me", "agent-1", goldenTime, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := first.push(t.Context(), &m); err != nil {
+		if err := first.push(t.Context(), tenancy, &m); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -263,7 +263,7 @@ func TestLedgersFloor(t *testing.T) {
 	}
 	ls.release(first)
 	for i := 2; i <= 3; i++ {
-		l := ls.acquire(fmt.Sprint("agent-", i))
+		l, _ := ls.acquire(fmt.Sprint("agent-", i))
 		l.inst[0] = 1
 		l.end(nil)
 		ls.release(l)
@@ -271,7 +271,7 @@ func TestLedgersFloor(t *testing.T) {
 	if ls.lookup("agent-1") != nil || ls.lookup("agent-2") == nil || ls.idle.Len() != 2 {
 		t.Error("the longest unused ledger was not the one forgotten")
 	}
-	again := ls.acquire("agent-1")
+	again, _ := ls.acquire("agent-1")
 	if again == first || again.out.next != 6 {
 		t.Errorf("numbers start again at %d", again.out.next)
 	}

@@ -80,20 +80,6 @@ const (
 	goodbyeProtocol                     // the receiver broke a rule
 )
 
-func (c goodbyeCode) String() string {
-	switch c {
-	case goodbyeClosed:
-		return "closed"
-	case goodbyeReplaced:
-		return "replaced"
-	case goodbyeUntrusted:
-		return "untrusted"
-	case goodbyeProtocol:
-		return "protocol error"
-	}
-	return "code " + strconv.Itoa(int(c))
-}
-
 // errShortFrame is the detail of a frame too short to have a version and kind.
 var errShortFrame = errors.New("frame without version and kind")
 

@@ -32,9 +32,11 @@ type ledger struct {
 	inbox []inbound
 	epoch int // counts remote instances: positions of a former one are void
 
-	open  bool     // a Peer uses the ledger
-	cause error    // why it is not open
-	top   *session // data leaves by it; nil between sessions
+	tenancy   int      // counts the Peers that have used the ledger
+	open      bool     // the last of them still does
+	cause     error    // why it does not
+	settledTo uint64   // what was delivered when it ended
+	top       *session // data leaves by it; nil between sessions
 
 	told     uint64      // credit in the last position that travelled
 	ackDue   bool        // the position has news
@@ -62,11 +64,25 @@ func newLedger(remote string, obs *observer, window, floor, floorBytes uint64) *
 	}
 }
 
-// begin opens the ledger for a new Peer.
-func (l *ledger) begin() {
+// begin opens the ledger for a new Peer and returns the number that its calls
+// name: a Peer that was closed must not act for the one after it.
+func (l *ledger) begin() (tenancy int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.tenancy++
 	l.open, l.cause = true, nil
+	return l.tenancy
+}
+
+// closed reports whether the tenant's time is over, and why. l.mu is held.
+func (l *ledger) closed(tenancy int) error {
+	switch {
+	case tenancy != l.tenancy:
+		return &closedError{}
+	case !l.open:
+		return &closedError{l.cause}
+	}
+	return nil
 }
 
 // end closes it: nothing is accepted any more, and the IDs of what was not
@@ -78,6 +94,7 @@ func (l *ledger) end(cause error) []string {
 	if l.ackTimer != nil {
 		l.ackTimer.Stop()
 	}
+	l.settledTo = l.out.base() - 1
 	ids := l.out.abandon()
 	l.space.broadcast()
 	l.arrived.broadcast()
@@ -87,13 +104,12 @@ func (l *ledger) end(cause error) []string {
 
 // push numbers a prepared message, encodes it and puts it into the window. It
 // blocks while the window is full.
-func (l *ledger) push(ctx context.Context, m *Message) error {
+func (l *ledger) push(ctx context.Context, tenancy int, m *Message) error {
 	for {
 		l.mu.Lock()
-		if !l.open {
-			err := l.cause
+		if err := l.closed(tenancy); err != nil {
 			l.mu.Unlock()
-			return &closedError{err}
+			return err
 		}
 		m.SequenceNum = l.out.next
 		data := encodeRecord(m)
@@ -119,23 +135,21 @@ func (l *ledger) push(ctx context.Context, m *Message) error {
 }
 
 // flush waits until everything pushed before was delivered.
-func (l *ledger) flush(ctx context.Context) error {
+func (l *ledger) flush(ctx context.Context, tenancy int) error {
 	l.mu.Lock()
 	last := l.out.next - 1
 	for {
-		// A record given up leaves base behind it as a delivered one does;
-		// the ledger is closed then.
-		if !l.open {
-			err := l.cause
-			l.mu.Unlock()
-			return &closedError{err}
-		}
-		if l.out.base() > last {
+		// What was given up when the tenant ended leaves base behind it as well.
+		err := l.closed(tenancy)
+		if err == nil && l.out.base() > last || tenancy == l.tenancy && l.settledTo >= last {
 			l.mu.Unlock()
 			return nil
 		}
 		wait := l.settled.wait()
 		l.mu.Unlock()
+		if err != nil {
+			return err
+		}
 		select {
 		case <-wait:
 		case <-ctx.Done():
@@ -147,10 +161,10 @@ func (l *ledger) flush(ctx context.Context) error {
 
 // pop takes the next message that arrived. With take it counts as delivered at
 // once, otherwise when taken is called with it.
-func (l *ledger) pop(ctx context.Context, take bool) (inbound, error) {
+func (l *ledger) pop(ctx context.Context, tenancy int, take bool) (inbound, error) {
 	for {
 		l.mu.Lock()
-		if len(l.inbox) > 0 {
+		if len(l.inbox) > 0 && tenancy == l.tenancy {
 			in := l.inbox[0]
 			l.inbox[0] = inbound{}
 			l.inbox = l.inbox[1:]
@@ -165,10 +179,9 @@ func (l *ledger) pop(ctx context.Context, take bool) (inbound, error) {
 			poke.poke()
 			return in, nil
 		}
-		if !l.open {
-			err := l.cause
+		if err := l.closed(tenancy); err != nil {
 			l.mu.Unlock()
-			return inbound{}, &closedError{err}
+			return inbound{}, err
 		}
 		wait := l.arrived.wait()
 		l.mu.Unlock()

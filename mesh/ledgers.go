@@ -27,8 +27,9 @@ func newLedgers(obs *observer, window uint64, most int) *ledgers {
 	return &ledgers{obs: obs, window: window, most: most, all: map[string]*ledgerEntry{}, idle: list.New()}
 }
 
-// acquire returns the ledger of a remote agent for a new Peer.
-func (ls *ledgers) acquire(remote string) *ledger {
+// acquire returns the ledger of a remote agent for a new Peer, and the Peer's
+// tenancy.
+func (ls *ledgers) acquire(remote string) (l *ledger, tenancy int) {
 	e := ls.all[remote]
 	if e == nil {
 		e = &ledgerEntry{led: newLedger(remote, ls.obs, ls.window, ls.floor, ls.floorBytes)}
@@ -38,8 +39,7 @@ func (ls *ledgers) acquire(remote string) *ledger {
 		ls.idle.Remove(e.idle)
 		e.idle = nil
 	}
-	e.led.begin()
-	return e.led
+	return e.led, e.led.begin()
 }
 
 // lookup returns the ledger of a remote agent, nil when there is none.

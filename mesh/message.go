@@ -9,8 +9,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"go.opentelemetry.io/otel/trace"
-
 	"github.com/infrafabric/agentmesh/internal/strictjson"
 )
 
@@ -48,8 +46,8 @@ type Message struct {
 	// CitationIDs (citation_ids) names evidence; optional, at most 64 of at
 	// most 255 bytes.
 	CitationIDs []string
-	// TraceID (traceId) is the W3C trace ID; Send takes it from the context's
-	// span when it is empty. At most 64 bytes.
+	// TraceID (traceId) is the W3C trace ID; when it is empty, Send asks
+	// Config.TraceID. At most 64 bytes.
 	TraceID string
 	// Payload (payload) is one JSON value without duplicate names, nested at
 	// most MaxNesting deep; white space between tokens is removed and nothing
@@ -64,7 +62,7 @@ type Message struct {
 }
 
 // prepare returns the message as it will be recorded, without its number.
-func (m Message) prepare(ctx context.Context, from, to string, now time.Time) (Message, error) {
+func (m Message) prepare(ctx context.Context, from, to string, now time.Time, traceID func(context.Context) string) (Message, error) {
 	if m.Source != "" && m.Source != from {
 		return m, &MessageError{Field: "source", Reason: "is not this agent"}
 	}
@@ -86,10 +84,8 @@ func (m Message) prepare(ctx context.Context, from, to string, now time.Time) (M
 	if m.Performative == "" {
 		m.Performative = "inform"
 	}
-	if m.TraceID == "" {
-		if sc := trace.SpanContextFromContext(ctx); sc.HasTraceID() {
-			m.TraceID = sc.TraceID().String()
-		}
+	if m.TraceID == "" && traceID != nil {
+		m.TraceID = traceID(ctx)
 	}
 	if err := m.checkFields(); err != nil {
 		return m, err

@@ -53,7 +53,7 @@ func signed(t testing.TB, id *keys.Identity, mesh, to string, inst signaling.Ins
 	var leaves []tlog.Hash
 	out := make([]Message, len(msgs))
 	for i, m := range msgs {
-		p, err := m.prepare(context.Background(), id.ID(), to, goldenTime)
+		p, err := m.prepare(context.Background(), id.ID(), to, goldenTime, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -320,14 +320,14 @@ func TestMessageRefused(t *testing.T) {
 		"signature":       {Extra: map[string]json.RawMessage{"signature": json.RawMessage("1")}},
 	}
 	for field, m := range bad {
-		_, err := m.prepare(t.Context(), "agent-a", "agent-b", goldenTime)
+		_, err := m.prepare(t.Context(), "agent-a", "agent-b", goldenTime, nil)
 		var me *MessageError
 		if !errors.As(err, &me) || me.Field != field {
 			t.Errorf("%s: %v", field, err)
 		}
 	}
 	for _, p := range []string{`{`, `1 2`, `{"a":}`, `[1,]`, `"`, "\"\xff\"", `nul`, `01`, `{"a":1}}`, strings.Repeat("[", 65) + strings.Repeat("]", 65)} {
-		if _, err := (Message{Payload: json.RawMessage(p)}).prepare(t.Context(), "agent-a", "agent-b", goldenTime); err == nil {
+		if _, err := (Message{Payload: json.RawMessage(p)}).prepare(t.Context(), "agent-a", "agent-b", goldenTime, nil); err == nil {
 			t.Errorf("payload %q: no error", p)
 		}
 	}
@@ -337,7 +337,7 @@ func TestMessageRefused(t *testing.T) {
 func TestPrepareKeepsCaller(t *testing.T) {
 	payload := json.RawMessage("{ \"a\" : 1 }")
 	m := Message{Payload: payload, Extra: map[string]json.RawMessage{"x": json.RawMessage("[ 1 ]")}}
-	out, err := m.prepare(t.Context(), "agent-a", "agent-b", goldenTime)
+	out, err := m.prepare(t.Context(), "agent-a", "agent-b", goldenTime, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -359,7 +359,7 @@ func TestBothForms(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, line := range lines {
-		m, err := (Message{Payload: line}).prepare(t.Context(), "agent-a", "agent-b", goldenTime)
+		m, err := (Message{Payload: line}).prepare(t.Context(), "agent-a", "agent-b", goldenTime, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -222,7 +222,8 @@ func (n *Node) keyOf(ctx context.Context, id string) keys.PublicKey {
 
 // join makes a Peer and starts its loop. n.mu is held.
 func (n *Node) join(id string, dialled bool) *member {
-	p := newPeer(n, id, n.ledgers.acquire(id))
+	led, tenancy := n.ledgers.acquire(id)
+	p := newPeer(n, id, led, tenancy)
 	m := &member{peer: p, dialled: dialled}
 	n.peers[id] = m
 	if !dialled {

@@ -33,9 +33,10 @@ func (s peerState) String() string {
 // Its methods are safe for concurrent use. Messages to one Peer arrive in the
 // order in which Send accepted them, each once, as long as both processes live.
 type Peer struct {
-	node *Node
-	id   string
-	led  *ledger
+	node    *Node
+	id      string
+	led     *ledger
+	tenancy int // of the ledger
 
 	ctx    context.Context // ends when the Peer closes; its cause says why
 	cancel context.CancelCauseFunc
@@ -67,14 +68,15 @@ type Peer struct {
 // maxTried bounds the sentences of a DialError; the oldest give way.
 const maxTried = 12
 
-func newPeer(n *Node, id string, led *ledger) *Peer {
+func newPeer(n *Node, id string, led *ledger, tenancy int) *Peer {
 	p := &Peer{
-		node:  n,
-		id:    id,
-		led:   led,
-		tasks: make(chan func(), 16),
-		ended: make(chan struct{}),
-		up:    make(chan struct{}),
+		node:    n,
+		id:      id,
+		led:     led,
+		tenancy: tenancy,
+		tasks:   make(chan func(), 16),
+		ended:   make(chan struct{}),
+		up:      make(chan struct{}),
 	}
 	p.ctx, p.cancel = context.WithCancelCause(context.Background())
 	return p
@@ -97,9 +99,9 @@ func (p *Peer) Context() context.Context { return p.ctx }
 // Errors: *MessageError for an invalid message, ErrTooLarge, the context's
 // error, or one that matches net.ErrClosed.
 func (p *Peer) Send(ctx context.Context, m Message) error {
-	out, err := m.prepare(ctx, p.node.cfg.Identity.ID(), p.id, time.Now())
+	out, err := m.prepare(ctx, p.node.cfg.Identity.ID(), p.id, time.Now(), p.node.cfg.TraceID)
 	if err == nil {
-		err = p.led.push(ctx, &out)
+		err = p.led.push(ctx, p.tenancy, &out)
 	}
 	if err != nil {
 		p.node.obs.messageError(ctx, "send")
@@ -120,7 +122,7 @@ func (p *Peer) Receive(ctx context.Context) (Message, error) {
 	if p.node.cfg.Handler != nil {
 		return Message{}, fmt.Errorf("mesh: receive from %s: %w", p.id, ErrHandler)
 	}
-	in, err := p.led.pop(ctx, true)
+	in, err := p.led.pop(ctx, p.tenancy, true)
 	if err != nil {
 		return Message{}, fmt.Errorf("mesh: receive from %s: %w", p.id, err)
 	}
@@ -133,7 +135,7 @@ func (p *Peer) Receive(ctx context.Context) (Message, error) {
 //
 // Errors: the context's error, or one that matches net.ErrClosed.
 func (p *Peer) Flush(ctx context.Context) error {
-	if err := p.led.flush(ctx); err != nil {
+	if err := p.led.flush(ctx, p.tenancy); err != nil {
 		return fmt.Errorf("mesh: flush to %s: %w", p.id, err)
 	}
 	return nil
@@ -209,7 +211,7 @@ func (p *Peer) post(f func()) bool {
 // handle calls the Handler for every message until the Peer closes.
 func (p *Peer) handle() {
 	for p.ctx.Err() == nil {
-		in, err := p.led.pop(p.ctx, false)
+		in, err := p.led.pop(p.ctx, p.tenancy, false)
 		if err != nil {
 			return
 		}

@@ -186,8 +186,11 @@ func (p *Peer) attach(a *attempt, s *session, h *helloBody) error {
 		p.node.obs.lost(p.ctx, p.id, len(unknown))
 	}
 	old := p.sessions
-	p.sessions = append(slices.Clone(old), s)
-	slices.SortFunc(p.sessions, func(x, y *session) int { return x.order.compare(y.order) })
+	at := len(old)
+	for at > 0 && s.order.compare(old[at-1].order) < 0 {
+		at--
+	}
+	p.sessions = slices.Insert(slices.Clone(old), at, s)
 	top := p.sessions[len(p.sessions)-1]
 	p.remoteKey = top.remoteKey
 	if displaced {

@@ -115,9 +115,9 @@ type goodbyeError struct {
 
 func (e *goodbyeError) Error() string {
 	if e.text == "" {
-		return e.code.String()
+		return e.Unwrap().Error()
 	}
-	return e.code.String() + ": " + e.text
+	return e.Unwrap().Error() + ": " + e.text
 }
 
 func (e *goodbyeError) Unwrap() error {

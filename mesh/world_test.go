@@ -335,7 +335,17 @@ func TestGoodbye(t *testing.T) {
 		if err := q.Close(); err != nil {
 			t.Error(err)
 		}
+		oldP, oldQ := p, q
 		p, q = w.pair(a, b)
+		if err := oldP.Send(ctx, Message{}); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("a closed Peer sends for the one after it: %v", err)
+		}
+		if err := oldP.Flush(ctx); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("a closed Peer flushes for the one after it: %v", err)
+		}
+		if _, err := oldQ.Receive(ctx); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("a closed Peer receives for the one after it: %v", err)
+		}
 		if m := w.say(p, q, "again"); m.SequenceNum != 4 {
 			t.Errorf("number %d after three were sent before", m.SequenceNum)
 		}
@@ -343,14 +353,19 @@ func TestGoodbye(t *testing.T) {
 }
 
 // TestLastAcknowledgement: a side that closes says first what it has taken, so
-// that the other does not report it as lost.
+// that the other does not report it as lost, and its Flush succeeds.
 func TestLastAcknowledgement(t *testing.T) {
 	inWorld(t, virtual.Config{RTT: 50 * time.Millisecond}, func(w *world) {
 		a, b := w.agent("agent-a", virtual.Open), w.agent("agent-b", virtual.Open)
 		p, q := w.pair(a, b)
 		w.say(p, q, "taken")
+		flushed := make(chan error)
+		go func() { flushed <- p.Flush(context.Background()) }()
 		if err := q.Close(); err != nil { // at once, before any delayed acknowledgement
 			t.Error(err)
+		}
+		if err := <-flushed; err != nil {
+			t.Errorf("flush of what was taken: %v", err)
 		}
 		<-p.Context().Done()
 		if err := p.Close(); err != nil {

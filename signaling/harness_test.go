@@ -157,6 +157,8 @@ func (w *world) unread(cfg signaling.ClientConfig) *client {
 }
 
 // ready waits until the client is registered.
+//
+// bubble: it settles.
 func (c *client) ready() *client {
 	c.w.Helper()
 	ctx, cancel := context.WithTimeout(c.w.Context(), time.Minute)
@@ -169,6 +171,8 @@ func (c *client) ready() *client {
 }
 
 // settle lets everything that is on the way arrive.
+//
+// bubble: it sleeps in virtual time.
 func settle() {
 	time.Sleep(50 * time.Millisecond)
 	synctest.Wait()
@@ -231,6 +235,8 @@ func (c *client) offer(to, body string, change func(*signaling.Envelope)) *signa
 }
 
 // send sends an offer and lets it arrive.
+//
+// bubble: it settles.
 func (c *client) send(to, body string, change func(*signaling.Envelope)) *signaling.Sealed {
 	c.w.Helper()
 	s := c.offer(to, body, change)
