@@ -170,7 +170,9 @@ func meshRate(b *testing.B, n int) time.Duration {
 }
 
 // BenchmarkThroughput reports signed messages per second, those of a raw
-// default channel, and their ratio.
+// default channel, and the ratio of their medians. The raw channel has good and
+// bad runs (it overruns the socket's default buffer and stalls), so give it
+// several; best-ratio compares the best run of each.
 func BenchmarkThroughput(b *testing.B) {
 	var raw, signed []float64
 	const n = 100_000
@@ -182,6 +184,7 @@ func BenchmarkThroughput(b *testing.B) {
 	b.ReportMetric(r, "raw-msg/s")
 	b.ReportMetric(s, "signed-msg/s")
 	b.ReportMetric(s/r, "ratio")
+	b.ReportMetric(slices.Max(signed)/slices.Max(raw), "best-ratio")
 	b.ReportMetric(0, "ns/op")
 }
 

@@ -101,9 +101,8 @@
 // and its signature is over [keys.Statement]{Domain: "agentmesh/v1 hello", Mesh,
 // From, To, Body}. Window is the credit of a flow that no position names.
 //
-// A batch that is too large for a frame, which only a single large record can
-// make it, travels in parts: pieces of the batch frame in order, other kinds in
-// between. An echo with a ping is answered by one with that value as pong.
+// A batch that is too large for a frame travels in parts: pieces of the batch
+// frame in order, other kinds possibly in between. An echo with a ping is answered by one with that value as pong.
 // Goodbye codes are 0 closed, 1 replaced by a newer process of the same
 // identity, 2 not trusted any more, 3 protocol error.
 //

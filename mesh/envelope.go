@@ -159,6 +159,9 @@ func (t candidateTypes) add(candidate string) {
 		return
 	}
 	f := strings.Fields(candidate)
+	if len(f) < 2 || f[1] != "1" {
+		return // pion lists each candidate for RTCP as well
+	}
 	for i := 0; i+1 < len(f); i++ {
 		if f[i] == "typ" {
 			t[safeText(f[i+1])]++

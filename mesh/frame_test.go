@@ -105,11 +105,11 @@ func TestRecordTruncated(t *testing.T) {
 	m := goldenSigned(t)[0]
 	rec := encodeRecord(&m)
 	for i := range rec {
-		if _, err := decodeRecord(rec[:i], "agent-a"); !errors.Is(err, ErrProtocol) {
+		if _, err := decodeRecord(rec[:i], "agent-a", "agent-b"); !errors.Is(err, ErrProtocol) {
 			t.Fatalf("cut at %d: %v", i, err)
 		}
 	}
-	if _, err := decodeRecord(append(bytes.Clone(rec), 0), "agent-a"); !errors.Is(err, ErrProtocol) {
+	if _, err := decodeRecord(append(bytes.Clone(rec), 0), "agent-a", "agent-b"); !errors.Is(err, ErrProtocol) {
 		t.Errorf("trailing byte: %v", err)
 	}
 }
@@ -188,7 +188,7 @@ func FuzzRecord(f *testing.F) {
 		f.Add(encodeRecord(&m))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		m, err := decodeRecord(b, "agent-a")
+		m, err := decodeRecord(b, "agent-a", "agent-b")
 		if err != nil {
 			return
 		}

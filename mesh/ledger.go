@@ -51,7 +51,7 @@ type ledger struct {
 
 // inbound is a message that arrived.
 type inbound struct {
-	msg   Message
+	msg   *Message
 	epoch int
 }
 
@@ -105,6 +105,7 @@ func (l *ledger) end(cause error) []string {
 // push numbers a prepared message, encodes it and puts it into the window. It
 // blocks while the window is full.
 func (l *ledger) push(ctx context.Context, tenancy int, m *Message) error {
+	now := time.Now()
 	for {
 		l.mu.Lock()
 		if err := l.closed(tenancy); err != nil {
@@ -118,7 +119,7 @@ func (l *ledger) push(ctx context.Context, tenancy int, m *Message) error {
 			return ErrTooLarge
 		}
 		if l.out.fits(len(data)) {
-			l.out.push(m.ID, data, time.Now())
+			l.out.push(m.ID, data, now)
 			top := l.top
 			l.mu.Unlock()
 			top.poke()

@@ -129,7 +129,7 @@ func (l *ledger) collect(s *session) (w work) {
 	if l.top != s {
 		return work{}
 	}
-	w.skip, w.records = l.out.travel(maxTree, maxFrame-frameOverhead)
+	w.skip, w.records = l.out.travel(maxTree, batchSize)
 	if l.ackDue && (l.ackNow || len(w.records) > 0) {
 		l.ackDue, l.ackNow = false, false
 		if p, ok := l.in.position(); ok {
@@ -154,7 +154,7 @@ func (l *ledger) accept(s *session, msgs []Message, recs [][]byte) error {
 			return err
 		}
 		if fresh {
-			l.inbox = append(l.inbox, inbound{msg: msgs[i], epoch: l.epoch})
+			l.inbox = append(l.inbox, inbound{msg: &msgs[i], epoch: l.epoch})
 		}
 	}
 	l.arrived.broadcast()

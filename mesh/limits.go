@@ -28,13 +28,17 @@ const (
 	// Merkle tree). Ten hashes prove membership at most.
 	maxTree = 1024
 
-	// maxFrame is the largest data channel message. A batch that does not
-	// fit, which only a single large record can cause, travels in parts.
+	// maxFrame is the largest data channel message. A larger batch travels in
+	// parts.
 	maxFrame = 16 << 10
+	// batchSize is about how many bytes of records one signature covers when
+	// so many wait; a larger record is a batch of its own. Two frames cost
+	// little time to gather and halve the signature's share.
+	batchSize = 32 << 10
 	// partSize is the payload of one part.
 	partSize = maxFrame - 64
-	// maxJoined is the largest batch that parts may add up to: one record of
-	// MaxMessage and its signature. A larger one closes the session.
+	// maxJoined is the largest batch that parts may add up to: a record of
+	// MaxMessage and a signature. A larger one closes the session.
 	maxJoined = MaxMessage + 1024
 
 	// recordOverhead is added to each record's length when credit and memory
@@ -134,8 +138,8 @@ const (
 
 	// bufferHigh and bufferLow are the water marks of a data channel, in
 	// bytes queued and not yet acknowledged by the other side's SCTP.
-	bufferHigh = 256 << 10
-	bufferLow  = 128 << 10
+	bufferHigh = 512 << 10
+	bufferLow  = 256 << 10
 	// socketBuffer is the size asked for a UDP socket's kernel buffers.
 	socketBuffer = 4 << 20
 

@@ -51,8 +51,8 @@ type Message struct {
 	TraceID string
 	// Payload (payload) is one JSON value without duplicate names, nested at
 	// most MaxNesting deep; white space between tokens is removed and nothing
-	// else changed. Empty means null. On a received message it shares memory
-	// with nothing else.
+	// else changed. Empty means null. On a received message its memory is part
+	// of the frame it came in (16 KiB, or as much as the message needs).
 	Payload json.RawMessage
 	// Extra holds fields that this version does not know, by name. They are
 	// covered by the signature. At most 64, names at most 128 bytes.

@@ -365,7 +365,7 @@ func TestBothForms(t *testing.T) {
 		}
 		m.SequenceNum = 7
 		rec := encodeRecord(&m)
-		back, err := decodeRecord(rec, "agent-a")
+		back, err := decodeRecord(rec, "agent-a", "agent-b")
 		if err != nil {
 			t.Fatal(err)
 		}

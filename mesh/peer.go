@@ -126,8 +126,8 @@ func (p *Peer) Receive(ctx context.Context) (Message, error) {
 	if err != nil {
 		return Message{}, fmt.Errorf("mesh: receive from %s: %w", p.id, err)
 	}
-	p.node.obs.received(ctx, &in.msg)
-	return in.msg, nil
+	p.node.obs.received(ctx, in.msg)
+	return *in.msg, nil
 }
 
 // Flush waits until every message that Send had accepted before is delivered:
@@ -215,8 +215,8 @@ func (p *Peer) handle() {
 		if err != nil {
 			return
 		}
-		p.node.obs.received(p.ctx, &in.msg)
-		p.node.cfg.Handler(p.ctx, p, in.msg)
+		p.node.obs.received(p.ctx, in.msg)
+		p.node.cfg.Handler(p.ctx, p, *in.msg)
 		p.led.taken(in)
 	}
 }

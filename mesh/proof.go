@@ -66,7 +66,7 @@ func merkleRoot(leaves []tlog.Hash) tlog.Hash {
 		return leaves[0]
 	}
 	k := split(len(leaves))
-	return tlog.NodeHash(merkleRoot(leaves[:k]), merkleRoot(leaves[k:]))
+	return nodeHash(merkleRoot(leaves[:k]), merkleRoot(leaves[k:]))
 }
 
 // merklePath is PATH of RFC 6962 §2.1.1.
@@ -97,10 +97,10 @@ func rootFromPath(leaf tlog.Hash, i, size int, path []tlog.Hash) (tlog.Hash, err
 	k := split(size)
 	if i < k {
 		left, err := rootFromPath(leaf, i, k, rest)
-		return tlog.NodeHash(left, last), err
+		return nodeHash(left, last), err
 	}
 	right, err := rootFromPath(leaf, i-k, size-k, rest)
-	return tlog.NodeHash(last, right), err
+	return nodeHash(last, right), err
 }
 
 var errPath = errors.New("path does not fit the tree")

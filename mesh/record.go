@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"maps"
 	"math"
@@ -74,7 +75,10 @@ func extraNames(extra map[string]json.RawMessage) []string {
 // decodeRecord reads a record that its author's signature covers. It accepts
 // only the one encoding that encodeRecord would write: otherwise the JSON form
 // of the same message would hash to another leaf.
-func decodeRecord(b []byte, source string) (Message, error) {
+//
+// Source and destination are the session's two agents; the message's JSON values
+// alias b.
+func decodeRecord(b []byte, source, destination string) (Message, error) {
 	r := cbor.NewReader(b)
 	r.Array(recordFields)
 	if v := r.Text(16); r.Err() == nil && v != messageVersion {
@@ -88,8 +92,8 @@ func decodeRecord(b []byte, source string) (Message, error) {
 	m.ID = r.Text(maxIDLen)
 	m.Timestamp = time.UnixMilli(r.Int()).UTC()
 	level := r.Int()
-	m.Destination = r.Text(keys.MaxNameSize)
-	m.Performative = r.Text(maxPerformative)
+	m.Destination = r.TextLike(keys.MaxNameSize, destination)
+	m.Performative = r.TextLike(maxPerformative, "inform", "request", "agree")
 	m.ConversationID = r.Text(maxConversation)
 	for range r.ArrayMax(maxCitations) {
 		m.CitationIDs = append(m.CitationIDs, r.Text(maxCitationLen))
@@ -124,8 +128,25 @@ func decodeRecord(b []byte, source string) (Message, error) {
 }
 
 // leafHash is the hash of a record in its tree (RFC 6962 §2.1: a leaf begins
-// with 0x00, a node with 0x01, so that none passes for the other).
-func leafHash(rec []byte) tlog.Hash { return tlog.RecordHash(rec) }
+// with 0x00, a node with 0x01, so that none passes for the other). It is
+// tlog.RecordHash without the allocations.
+func leafHash(rec []byte) tlog.Hash {
+	var short [1024]byte
+	buf := short[:]
+	if len(rec) >= len(short) {
+		buf = make([]byte, 1+len(rec))
+	}
+	return sha256.Sum256(buf[:1+copy(buf[1:], rec)])
+}
+
+// nodeHash is tlog.NodeHash without the allocations.
+func nodeHash(left, right tlog.Hash) tlog.Hash {
+	var buf [1 + 2*tlog.HashSize]byte
+	buf[0] = 1
+	copy(buf[1:], left[:])
+	copy(buf[1+tlog.HashSize:], right[:])
+	return sha256.Sum256(buf[:])
+}
 
 // safeText shortens and quotes what a stranger wrote, for errors and logs.
 func safeText(s string) string {

@@ -28,10 +28,6 @@ func (o order) compare(p order) int {
 	return o.offerer.Compare(p.offerer)
 }
 
-// frameOverhead is what a batch frame takes besides its records: the
-// signature, a position and the CBOR heads.
-const frameOverhead = 160
-
 // session is one connection whose hellos are being or were exchanged. It has
 // two goroutines: the reader, which the negotiation turns into, and the writer.
 type session struct {
@@ -47,6 +43,7 @@ type session struct {
 	wake   chan struct{} // capacity 1: the ledger may have work
 	heard  atomic.Int64  // when the last frame came, in nanoseconds since node.start
 	rtt    atomic.Int64  // last round trip in nanoseconds, 0 before the first
+	frame  []byte        // the writer's buffer
 	joined []byte        // parts of a batch so far; the reader's own
 	total  int           // bytes that joined shall have
 }
@@ -221,7 +218,7 @@ func (s *session) batch(b []byte) error {
 	msgs := make([]Message, size)
 	sigs := make([]Signature, size)
 	for i, rec := range f.Records {
-		m, err := decodeRecord(rec, s.bind.remote)
+		m, err := decodeRecord(rec, s.bind.remote, s.bind.local)
 		if err != nil {
 			return err
 		}
@@ -247,7 +244,7 @@ func (s *session) part(b []byte) error {
 			return protocolErrorf("batch in parts of %d bytes", f.Total)
 		}
 		s.total = int(f.Total)
-		s.joined = []byte{}
+		s.joined = make([]byte, 0, s.total)
 	}
 	if f.Total != uint64(s.total) || f.Offset != uint64(len(s.joined)) || len(f.Bytes) == 0 ||
 		len(f.Bytes) > s.total-len(s.joined) {
@@ -354,7 +351,11 @@ func (s *session) send(w work) error {
 	if err != nil {
 		return err
 	}
-	frame := (&batchFrame{Signature: sig, Records: w.records, Positions: w.positions}).encode(nil)
+	s.frame = (&batchFrame{Signature: sig, Records: w.records, Positions: w.positions}).encode(s.frame[:0])
+	frame := s.frame
+	if cap(frame) > 4*maxFrame {
+		s.frame = nil // a large message was an exception
+	}
 	if len(frame) <= maxFrame {
 		return s.put(frame)
 	}

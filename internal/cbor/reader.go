@@ -118,7 +118,18 @@ func (r *Reader) Fixed(dst []byte) {
 
 // Text reads a text string of at most most bytes.
 func (r *Reader) Text(most int) string {
+	return r.TextLike(most)
+}
+
+// TextLike is Text that returns one of the known strings, without allocating,
+// if it is the one.
+func (r *Reader) TextLike(most int, known ...string) string {
 	s := r.str(majorText, "text string", most)
+	for _, k := range known {
+		if string(s) == k {
+			return k
+		}
+	}
 	if !utf8.Valid(s) {
 		r.fail("text is not UTF-8")
 		return ""
