@@ -96,10 +96,13 @@
 //	[version uint 1, from instance bstr 16, to instance bstr 16,
 //	 offer hash bstr 32, answer hash bstr 32,
 //	 own certificate bstr 32, certificate seen bstr 32 (SHA-256 of the DER),
-//	 window uint, [* position], [* ability tstr]]
+//	 window uint, state uint, [* position], [* ability tstr]]
 //
 // and its signature is over [keys.Statement]{Domain: "agentmesh/v1 hello", Mesh,
 // From, To, Body}. Window is the credit of a flow that no position names.
+// State names the memory that the positions come from: a flow that they do not
+// name is one from which nothing had come if the state is that of the last
+// hello, and one whose position was forgotten if it is another.
 //
 // A batch that is too large for a frame travels in parts: pieces of the batch
 // frame in order, other kinds possibly in between. An echo with a ping is answered by one with that value as pong.

@@ -60,7 +60,7 @@ func (r *receiver) skipTo(number, offset uint64) error {
 	if number == 0 {
 		return protocolErrorf("flow %d: skip to record 0", r.flow)
 	}
-	if r.known && number <= r.received+1 {
+	if number <= r.received+1 {
 		return nil // nothing is passed over
 	}
 	if offset < r.receivedEnd || offset > maxOffset {

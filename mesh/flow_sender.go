@@ -68,19 +68,20 @@ func (s *sender) push(id string, data []byte, at time.Time) {
 // resume moves to a new session. pos is what the receiver's hello says of this
 // flow, nil when it holds no state; sameReceiver tells whether it is the
 // instance that the sender spoke with before; window is the credit of a flow
-// without state. It returns the IDs of records whose outcome can no longer be
-// known: a receiver that forgot may have delivered them.
-func (s *sender) resume(pos *position, sameReceiver bool, window uint64) (unknown []string, err error) {
+// without state. It returns the records that were delivered, as position does,
+// and the IDs of those whose outcome can no longer be known: a receiver that
+// forgot may have delivered them.
+func (s *sender) resume(pos *position, sameReceiver bool, window uint64) (delivered []heldRecord, unknown []string, err error) {
 	if pos != nil {
 		if !sameReceiver {
-			return nil, protocolErrorf("flow %d: a new receiver states a position", s.flow)
+			return nil, nil, protocolErrorf("flow %d: a new receiver states a position", s.flow)
 		}
-		if _, err := s.position(*pos); err != nil {
-			return nil, err
+		if delivered, err = s.position(*pos); err != nil {
+			return nil, nil, err
 		}
 		s.cursor = max(pos.Received+1, s.base())
 		s.skip = pos.Received+1 < s.base()
-		return nil, nil
+		return delivered, nil, nil
 	}
 	if n := s.high + 1 - s.base(); sameReceiver && s.high >= s.base() {
 		unknown = takeIDs(s.drop(int(n)))
@@ -89,7 +90,7 @@ func (s *sender) resume(pos *position, sameReceiver bool, window uint64) (unknow
 	s.high = s.cursor - 1
 	s.credit = s.baseBytes() + window
 	s.skip = s.cursor > 1
-	return unknown, nil
+	return nil, unknown, nil
 }
 
 // position merges what the receiver says and returns the records that were
@@ -128,6 +129,7 @@ func (s *sender) travel(count, size int) (skip *skipFrame, recs [][]byte) {
 	}
 	if s.skip {
 		s.skip = false
+		s.high = max(s.high, s.base()-1) // the receiver will state it
 		skip = &skipFrame{Flow: s.flow, Number: s.base(), Offset: s.baseBytes()}
 	}
 	for total := 0; s.ready() && len(recs) < count; {

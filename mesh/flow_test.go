@@ -26,7 +26,7 @@ func (f *flowPair) attach(same bool) []string {
 	if p, ok := f.r.position(); ok {
 		pos = &p
 	}
-	unknown, err := f.s.resume(pos, same, f.r.window)
+	_, unknown, err := f.s.resume(pos, same, f.r.window)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -204,9 +204,9 @@ func TestFlowViolations(t *testing.T) {
 	violation("received what was not sent", err)
 	_, err = f.s.position(position{Received: 2, Delivered: 3})
 	violation("delivered more than received", err)
-	_, err = f.s.resume(&position{Received: 9}, true, 1000)
+	_, _, err = f.s.resume(&position{Received: 9}, true, 1000)
 	violation("hello with an impossible position", err)
-	_, err = f.s.resume(&position{Received: 1}, false, 1000)
+	_, _, err = f.s.resume(&position{Received: 1}, false, 1000)
 	violation("new receiver with a position", err)
 	_, err = f.r.record(0, nil)
 	violation("record 0", err)
@@ -238,11 +238,46 @@ func TestFlowStale(t *testing.T) {
 		t.Errorf("base went back to %d", f.s.base())
 	}
 	// A hello that was written before the acknowledgement.
-	if _, err := f.s.resume(&old, true, 1000); err != nil {
+	if _, _, err := f.s.resume(&old, true, 1000); err != nil {
 		t.Fatal(err)
 	}
 	f.push("d")
 	expect(t, "after a stale hello", f.travel(nil), []string{"d"})
+}
+
+// TestNeverBackToLower: a session that ranks lower than the one in use is taken
+// in, for what still comes on it, but data does not move to it, and its hello,
+// which may be older, changes nothing.
+func TestNeverBackToLower(t *testing.T) {
+	l := newLedger("other", testObserver(t), 1<<20, 0, 0)
+	l.begin()
+	at := func(gen uint64) *session {
+		return &session{led: l, order: order{generation: gen}, bind: binding{remoteInst: [16]byte{1}}, wake: make(chan struct{}, 1)}
+	}
+	hello := &helloBody{FromInstance: [16]byte{1}, Window: 1 << 20, State: 1}
+	high, low := at(2), at(1)
+	for _, s := range []*session{high, low} {
+		if _, _, err := l.attach(s, hello); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if l.top != high {
+		t.Error("data went back to the lower session")
+	}
+	higher := at(3)
+	if _, _, err := l.attach(higher, hello); err != nil || l.top != higher {
+		t.Errorf("data did not move to the higher session: %v", err)
+	}
+	// A hello of another instance is newer, whatever its order.
+	other := at(1)
+	other.bind.remoteInst = [16]byte{2}
+	_, displaced, err := l.attach(other, &helloBody{FromInstance: [16]byte{2}, Window: 1 << 20})
+	if err != nil || !displaced || l.top != other {
+		t.Errorf("new instance: displaced %v, %v", displaced, err)
+	}
+	if _, _, err := l.attach(at(9), hello); !errors.Is(err, ErrReplaced) {
+		t.Errorf("the instance that was replaced comes back: %v", err)
+	}
 }
 
 func TestLedgersFloor(t *testing.T) {

@@ -27,6 +27,7 @@ type helloBody struct {
 	OwnCert      keys.Fingerprint // of the author's DTLS certificate
 	PeerCert     keys.Fingerprint // of the certificate the author was shown
 	Window       uint64           // credit of a flow that Positions does not name
+	State        uint64           // names the author's memory: another value, and it has forgotten
 	Positions    []position       // of the author as receiver of ToInstance's flows
 	Abilities    []string         // optional features; unknown ones are ignored
 }
@@ -38,7 +39,7 @@ const (
 )
 
 func (h *helloBody) encode() []byte {
-	b := cbor.AppendUint(cbor.AppendArray(nil, 10), helloVersion)
+	b := cbor.AppendUint(cbor.AppendArray(nil, 11), helloVersion)
 	b = cbor.AppendBytes(b, h.FromInstance[:])
 	b = cbor.AppendBytes(b, h.ToInstance[:])
 	b = cbor.AppendBytes(b, h.Offer[:])
@@ -46,6 +47,7 @@ func (h *helloBody) encode() []byte {
 	b = cbor.AppendBytes(b, h.OwnCert[:])
 	b = cbor.AppendBytes(b, h.PeerCert[:])
 	b = cbor.AppendUint(b, h.Window)
+	b = cbor.AppendUint(b, h.State)
 	b = appendPositions(b, h.Positions)
 	b = cbor.AppendArray(b, len(h.Abilities))
 	for _, a := range h.Abilities {
@@ -56,7 +58,7 @@ func (h *helloBody) encode() []byte {
 
 func decodeHelloBody(b []byte) (*helloBody, error) {
 	r := cbor.NewReader(b)
-	r.Array(10)
+	r.Array(11)
 	if v := r.Uint(); r.Err() == nil && v != helloVersion {
 		return nil, &VersionError{Format: "hello", Ours: strconv.Itoa(helloVersion), Theirs: strconv.FormatUint(v, 10)}
 	}
@@ -65,6 +67,7 @@ func decodeHelloBody(b []byte) (*helloBody, error) {
 		r.Fixed(dst)
 	}
 	h.Window = r.UintMax(maxOffset)
+	h.State = r.Uint()
 	h.Positions = readPositions(r)
 	for range r.ArrayMax(maxAbilities) {
 		h.Abilities = append(h.Abilities, r.Text(maxAbility))
@@ -88,7 +91,7 @@ type binding struct {
 }
 
 // signHello returns the first frame of a session.
-func signHello(id *keys.Identity, b binding, window uint64, pos []position) ([]byte, error) {
+func signHello(id *keys.Identity, b binding, window, state uint64, pos []position) ([]byte, error) {
 	h := helloBody{
 		FromInstance: b.localInst,
 		ToInstance:   b.remoteInst,
@@ -97,6 +100,7 @@ func signHello(id *keys.Identity, b binding, window uint64, pos []position) ([]b
 		OwnCert:      b.localCert,
 		PeerCert:     b.remoteCert,
 		Window:       window,
+		State:        state,
 		Positions:    pos,
 	}
 	body := h.encode()

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -18,11 +19,13 @@ import (
 type ledger struct {
 	remote string
 	obs    *observer
+	state  uint64 // names this memory in hellos; random
 
-	mu   sync.Mutex
-	out  sender
-	in   receiver
-	inst signaling.Instance // the remote instance of the newest completed hello
+	mu     sync.Mutex
+	out    sender
+	in     receiver
+	inst   signaling.Instance // the remote instance of the newest completed hello
+	theirs uint64             // the state that it named
 	// refused are instances that a newer one has replaced.
 	refused []signaling.Instance
 	// replaced is set for good when the remote says that a newer process has
@@ -59,6 +62,7 @@ func newLedger(remote string, obs *observer, window, floor, floorBytes uint64) *
 	return &ledger{
 		remote: remote,
 		obs:    obs,
+		state:  rand.Uint64(),
 		out:    newSender(messageFlow, window, floor, floorBytes),
 		in:     newReceiver(messageFlow, window),
 	}

@@ -54,10 +54,16 @@ func (l *ledger) attach(s *session, h *helloBody) (unknown []string, displaced b
 		// Data stays on the higher session; what this hello states is old.
 		return nil, false, nil
 	}
-	unknown, err = l.out.resume(pos, same || first, h.Window)
+	if pos == nil && same && h.State == l.theirs {
+		// Nothing had come when this hello was written; nothing is forgotten.
+		pos = &position{Flow: messageFlow}
+	}
+	gone, unknown, err := l.out.resume(pos, same || first, h.Window)
 	if err != nil {
 		return nil, false, err
 	}
+	l.obs.delivered(gone)
+	clear(gone)
 	if !same {
 		if displaced = !first; displaced {
 			l.refused = append(l.refused, l.inst)
@@ -70,6 +76,7 @@ func (l *ledger) attach(s *session, h *helloBody) (unknown []string, displaced b
 		l.epoch++
 		l.told, l.ackDue = l.in.credit, false
 	}
+	l.theirs = h.State
 	l.top = s
 	if l.ackDue {
 		l.ackNow = true

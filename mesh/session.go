@@ -72,7 +72,7 @@ func (s *session) handshake(ctx context.Context) (*helloBody, error) {
 	if err != nil {
 		return nil, err
 	}
-	hello, err := signHello(s.node.cfg.Identity, s.bind, s.node.cfg.Window, s.led.positions(s.bind.remoteInst))
+	hello, err := signHello(s.node.cfg.Identity, s.bind, s.node.cfg.Window, s.led.state, s.led.positions(s.bind.remoteInst))
 	if err != nil {
 		return nil, err
 	}

@@ -66,6 +66,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err := f.Parse(args); err != nil {
 		return err
 	}
+	stdout = &lines{w: stdout}
 	o.input = f.Arg(0)
 	if f.NArg() > 1 {
 		return errors.New("at most one input file")

@@ -28,6 +28,18 @@ type answer struct {
 	Duplicate bool `json:"duplicate"`
 }
 
+// lines is a writer for lines of several goroutines.
+type lines struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
+}
+
 // serve answers every Peer until the node closes.
 func serve(ctx context.Context, node *mesh.Node, trust keys.Trust, stdout io.Writer) error {
 	var peers sync.WaitGroup
@@ -110,9 +122,9 @@ func send(ctx context.Context, o options, node *mesh.Node, to string, stdin io.R
 	counted := make(chan error, 1)
 	go func() { counted <- t.count(ctx, p, stdout) }()
 
-	lines := bufio.NewReaderSize(in, 1<<20)
+	input := bufio.NewReaderSize(in, 1<<20)
 	for {
-		line, readErr := lines.ReadBytes('\n')
+		line, readErr := input.ReadBytes('\n')
 		if line = bytes.TrimSpace(line); len(line) > 0 {
 			id := fmt.Sprintf("%s-%d", node.ID(), t.expect(node.ID()))
 			err := p.Send(ctx, mesh.Message{ID: id, Performative: "inform", ConversationID: "hello", Payload: line})
