@@ -13,6 +13,12 @@ func TestRules(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	documents := map[string][]byte{}
+	for _, name := range []string{"README.md", "CHANGELOG.md", "CONTRIBUTING.md"} {
+		if documents[name], err = os.ReadFile(name); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, rule := range []struct {
 		name  string
 		check func() []string
@@ -24,6 +30,7 @@ func TestRules(t *testing.T) {
 		{"tests do not sleep in real time", tree.Sleeps},
 		{"tests do not skip", tree.Skips},
 		{"nothing is unfinished", tree.Unfinished},
+		{"promises name tests that exist", func() []string { return tree.Promises(documents) }},
 	} {
 		t.Run(rule.name, func(t *testing.T) {
 			for _, offence := range rule.check() {

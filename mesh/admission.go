@@ -99,7 +99,9 @@ func (n *Node) admit(raw []byte, via string) {
 	verdict, trustErr := keys.Check(ctx, n.cfg.Trust, keys.Claim{ID: e.From, Key: e.Key, Time: now})
 	trusted := trustErr == nil && verdict.Decision == keys.Yes
 	learn := trustErr == nil && verdict.Decision == keys.Unknown && n.mayLearn(e)
-	if !trusted && !learn && (e.Kind != signaling.Offer || !n.rejects.Allow()) {
+	// An author who is not trusted gets an answer, and is told of, at a bounded
+	// rate; beyond it not even a signature is checked for him.
+	if !trusted && !learn && (e.Kind != signaling.Offer && e.Kind != signaling.Answer || !n.rejects.Allow()) {
 		n.obs.security(n.ctx, witness.UnauthorizedConnectionAttempt, e.From, via)
 		return
 	}
@@ -118,6 +120,13 @@ func (n *Node) admit(raw []byte, via string) {
 	}
 	if !trusted && !learn {
 		n.obs.security(n.ctx, witness.UnauthorizedConnectionAttempt, e.From, via)
+		if e.Kind == signaling.Answer {
+			// Somebody else may still answer: whoever dialled only learns of it.
+			if p := n.lookup(e.From); p != nil {
+				p.distrust(checkTrust(ctx, n.cfg.Trust, keys.Claim{ID: e.From, Key: e.Key, Time: now}), via)
+			}
+			return
+		}
 		n.reject(e, rejectUntrusted, verdict.Decision.String()+" to this agent's trust policy")
 		return
 	}

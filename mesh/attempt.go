@@ -31,8 +31,9 @@ type attempt struct {
 	inbox chan verified // answers, candidates, rejects
 	nudge chan struct{} // capacity 1: repeat the description now
 
-	// The Peer's loop owns these two.
+	// The Peer's loop owns these.
 	known  signaling.Hash          // ref, once it can be heard of
+	keyed  bool                    // an offer to one key
 	cancel context.CancelCauseFunc // ends the attempt
 
 	ref signaling.Hash // the offer's hash; names the negotiation

@@ -17,8 +17,10 @@ import (
 // deadline, Dial waits for ever. A refusal ends the wait.
 //
 // Errors: *DialError, which says what was tried and matches the context's
-// error, ErrSelf, ErrRefused, ErrUntrusted, ErrReplaced, ErrTooMany, or
-// net.ErrClosed on a closed Node; keys.NameError for an invalid ID.
+// error, ErrSelf, ErrRefused, ErrReplaced, ErrTooMany, or net.ErrClosed on a
+// closed Node; *keys.NameError for an invalid ID. When time ran out and somebody
+// had answered with a key that trust does not accept, it matches ErrUntrusted and
+// what the policy said as well, such as *keys.KeyChangedError.
 func (n *Node) Dial(ctx context.Context, id string) (*Peer, error) {
 	p, err := n.dial(ctx, id)
 	if err != nil {
@@ -116,7 +118,7 @@ func (n *Node) await(ctx context.Context, m *member) (p *Peer, again bool, err e
 		p.shut(goodbyeClosed, errAbandoned)
 		<-p.ended
 	}
-	return nil, false, &DialError{Peer: p.id, Tried: p.history(), Err: context.Cause(ctx)}
+	return nil, false, &DialError{Peer: p.id, Tried: p.history(), Err: p.because(context.Cause(ctx))}
 }
 
 // Dial is Listen and Node.Dial in one: the Node belongs to the Peer, and

@@ -48,8 +48,9 @@ type Peer struct {
 	closing sync.Once
 	owns    atomic.Bool // closing the Peer closes the Node: package-level Dial
 
-	mu    sync.Mutex
-	tried []string // sentences about what was tried, for DialError
+	mu         sync.Mutex
+	tried      []string // sentences about what was tried, for DialError
+	distrusted error    // why the last answer that was not trusted was not
 
 	// Owned by the loop.
 
@@ -60,6 +61,7 @@ type Peer struct {
 	remoteKey keys.PublicKey // of the highest session
 	lastGen   uint64         // highest generation seen or used
 	lastErr   error          // why the last attempt or session ended
+	keyless   bool           // the next offer is to the name, whatever its key
 	dialling  bool           // attempts of our own are wanted until one succeeds
 	replyCode goodbyeCode    // what goodbye will say
 	lost      []string       // IDs given up when the Peer ended
@@ -189,6 +191,24 @@ func (p *Peer) note(sentence string) {
 		p.tried = append(p.tried[:0], p.tried[1:]...)
 	}
 	p.tried = append(p.tried, sentence)
+}
+
+// distrust notes an answer whose author is not trusted.
+func (p *Peer) distrust(why error, via string) {
+	p.note(fmt.Sprintf("an answer through %s: %v", via, why))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.distrusted = why
+}
+
+// because joins the reason why a dial ended with the last distrusted answer.
+func (p *Peer) because(err error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.distrusted == nil {
+		return err
+	}
+	return fmt.Errorf("%w; %w", err, p.distrusted)
 }
 
 // history returns what was tried so far.

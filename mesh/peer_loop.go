@@ -79,8 +79,12 @@ func (p *Peer) dial() {
 func (p *Peer) startOffer() {
 	p.lastGen = max(p.lastGen+1, uint64(time.Now().UnixMilli()))
 	a := newAttempt(p, order{p.lastGen, p.node.cfg.Identity.PublicKey()}, true)
+	keyless := p.keyless
+	p.keyless = false
 	p.begin(a, func(ctx context.Context) (*signaling.Sealed, error) {
-		a.key = p.node.keyOf(ctx, p.id)
+		if !keyless {
+			a.key = p.node.keyOf(ctx, p.id)
+		}
 		env, err := a.offer(ctx)
 		if err != nil {
 			return nil, err
@@ -136,7 +140,7 @@ func (p *Peer) negotiate(ctx context.Context, a *attempt, describe func(context.
 	if err != nil {
 		return nil, err
 	}
-	if !p.post(func() { a.known = a.ref }) {
+	if !p.post(func() { a.known, a.keyed = a.ref, a.offerer && !env.ToKey.IsZero() }) {
 		return nil, context.Cause(p.ctx)
 	}
 	s, h, err := a.establish(ctx, env)
@@ -374,12 +378,21 @@ func (p *Peer) repeat() {
 	}
 }
 
-// absent notes that a signaling server does not know the other side.
+// absent notes that a signaling server does not know the other side. If it was
+// asked for a key, the name may be there with another one: an offer to the name
+// alone finds out, and whoever dials hears of it.
 func (p *Peer) absent(ref signaling.Hash, server string) {
 	for _, a := range p.attempts {
-		if a.known == ref {
-			p.note(fmt.Sprintf("%s is not registered at %s", p.id, server))
+		if a.known != ref {
+			continue
 		}
+		p.note(fmt.Sprintf("%s is not registered at %s", p.id, server))
+		if a.keyed && len(p.sessions) == 0 {
+			p.keyless = true
+			a.cancel(errSuperseded)
+			p.startOffer()
+		}
+		return
 	}
 }
 

@@ -442,6 +442,50 @@ func TestTrustWithdrawn(t *testing.T) {
 	})
 }
 
+// TestChangedKey: an agent that is known by one key is met with another. The
+// dial waits for the right one, and says in the end which key it knew and which
+// it met.
+func TestChangedKey(t *testing.T) {
+	known, err := keys.NewFirstUse(keys.FirstUseConfig{Path: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	inWorld(t, virtual.Config{RTT: 50 * time.Millisecond}, func(w *world) {
+		a := w.agent("agent-a", virtual.Open, func(c *Config) { c.Trust = known })
+		b := w.agent("agent-b", virtual.Open)
+		p, q := w.pair(a, b)
+		w.say(p, q, "hello")
+		if err := p.Flush(context.Background()); err != nil {
+			t.Error(err)
+		}
+		if err := errors.Join(p.Close(), b.Close()); err != nil {
+			t.Error(err)
+		}
+		other := w.agentAs(newIdentity(t, "agent-b"), virtual.Open)
+		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+		defer cancel()
+		_, err := a.Dial(ctx, "agent-b")
+		var changed *keys.KeyChangedError
+		if !errors.As(err, &changed) || !errors.Is(err, ErrUntrusted) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("dial of a changed key: %v", err)
+		}
+		was, is := b.cfg.Identity.PublicKey(), other.cfg.Identity.PublicKey()
+		if changed.Known != was || changed.Got != is ||
+			!strings.Contains(err.Error(), was.Fingerprint()) || !strings.Contains(err.Error(), is.Fingerprint()) {
+			t.Errorf("the error does not name both keys: %v", err)
+		}
+		if err := other.Close(); err != nil {
+			t.Error(err)
+		}
+		w.agentAs(b.cfg.Identity, virtual.Open)
+		ctx, cancel = context.WithTimeout(context.Background(), 3*time.Second)
+		defer cancel()
+		if _, err := a.Dial(ctx, "agent-b"); err != nil {
+			t.Errorf("dial of the right key: %v", err)
+		}
+	})
+}
+
 // TestDialErrors: what a caller can get wrong, and who is not there.
 func TestDialErrors(t *testing.T) {
 	inWorld(t, virtual.Config{RTT: 50 * time.Millisecond}, func(w *world) {

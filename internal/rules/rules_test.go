@@ -285,6 +285,20 @@ func TestUnfinished(t *testing.T) {
 	check(t, tree(t, "-- a/a.go --\npackage a\n// "+word+": later\nvar x = `FIX"+"ME`\n").Unfinished(), "a/a.go:2", "a/a.go:3")
 }
 
+func TestPromises(t *testing.T) {
+	tr := tree(t, `
+-- a/doc.go --
+// Package a keeps its word: TestKept, and breaks it: TestBroken.
+package a
+-- a/a_test.go --
+package a
+func TestKept(t *testing.T) {}
+func (x) TestMethod(t *testing.T) {}
+`)
+	check(t, tr.Promises(map[string][]byte{"R.md": []byte("see `TestKept`, TestTest, Testing and TestMethod.")}),
+		"R.md: there is no TestMethod", "R.md: there is no TestTest", "a/doc.go: there is no TestBroken")
+}
+
 // TestLoad: what the go command ignores is left out, and what does not parse is
 // an error.
 func TestLoad(t *testing.T) {
