@@ -30,6 +30,7 @@ func TestRules(t *testing.T) {
 		{"tests do not sleep in real time", tree.Sleeps},
 		{"tests do not skip", tree.Skips},
 		{"nothing is unfinished", tree.Unfinished},
+		{"limits stand in one place", tree.Limits},
 		{"promises name tests that exist", func() []string { return tree.Promises(documents) }},
 	} {
 		t.Run(rule.name, func(t *testing.T) {

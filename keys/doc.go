@@ -48,6 +48,13 @@
 //	    it is ignored. Control characters other than the tab are errors.
 //	  - Limits: [MaxDirectorySize], [MaxDirectoryLine], [MaxDirectoryEntries], [MaxKeysPerAgent], [MaxRoles].
 //
+// # Threats
+//
+// A thief of a key is that agent until a policy stops saying yes; this package keeps keys out of logs, errors and
+// JSON, and refuses key files that others may read. Whoever may write a policy's file decides who is trusted: files that
+// everybody may write, and links in place of entries, are refused; a damaged file never widens trust. An agent that
+// merely calls cannot make [FirstUse] remember it.
+//
 // # Errors
 //
 // Sentinels (such as [ErrRefused]) say which, structs (such as [*KeyChangedError]) say what; use errors.Is and

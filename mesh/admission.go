@@ -66,12 +66,12 @@ func (n *Node) absent(ref signaling.Hash, server string) {
 func (n *Node) admit(raw []byte, via string) {
 	e, err := signaling.Parse(raw)
 	if err != nil {
-		n.log.Debug("envelope refused", "via", via, "error", err)
+		n.obs.misdelivered(n.ctx, via, err.Error())
 		return
 	}
 	if e.Mesh != n.cfg.Mesh || e.To != n.cfg.Identity.ID() || e.From == e.To ||
 		(!e.ToKey.IsZero() && e.ToKey != n.cfg.Identity.PublicKey()) {
-		n.log.Debug("envelope for somebody else", "via", via)
+		n.obs.misdelivered(n.ctx, via, "for somebody else")
 		return
 	}
 	now := time.Now()
@@ -81,18 +81,24 @@ func (n *Node) admit(raw []byte, via string) {
 	}
 	// A generation far ahead of the clock could never be exceeded.
 	if e.Generation > uint64(now.Add(2*freshness).UnixMilli()) {
-		n.log.Debug("envelope from the future", "via", via)
+		n.obs.misdelivered(n.ctx, via, "generation in the future")
 		return
 	}
-	switch n.replays.seen(e.Key, e.Nonce, e.Hash()) {
-	case replayDuplicate:
-		return
-	case replayReused:
-		n.obs.security(n.ctx, witness.ReplayRejected, e.From, via)
-		return
+	for _, memory := range []*replayMemory{n.replays, n.strangers} {
+		switch memory.seen(e.Key, e.Nonce, e.Hash()) {
+		case replayDuplicate:
+			return
+		case replayReused:
+			n.obs.security(n.ctx, witness.ReplayRejected, e.From, via)
+			return
+		}
 	}
 	if e.Kind != signaling.Offer && n.lookup(e.From) == nil {
 		return // of a negotiation that is over
+	}
+	if n.failures.full(now, via, e.Key) {
+		n.obs.misdelivered(n.ctx, via, "too many bad signatures")
+		return
 	}
 	ctx, cancel := context.WithTimeout(n.ctx, trustTimeout)
 	defer cancel()
@@ -106,19 +112,15 @@ func (n *Node) admit(raw []byte, via string) {
 		return
 	}
 	if err := e.Verify(); err != nil {
+		n.failures.charge(now, via, e.Key)
 		n.obs.signatureFailed(n.ctx, e.From, via)
 		return
 	}
 	n.obs.signatureVerified(n.ctx)
-	switch v := n.replays.remember(now, e.Key, e.Nonce, e.Hash(), e.Time); v {
-	case replayNew:
-	case replayDuplicate:
-		return
-	default:
-		n.obs.security(n.ctx, witness.ReplayRejected, e.From, via)
-		return
-	}
 	if !trusted && !learn {
+		// Not remembered: keys cost a stranger nothing, and beyond the limit of
+		// the memory those of honest agents would be refused. To play an offer
+		// again gets no more than another refusal.
 		n.obs.security(n.ctx, witness.UnauthorizedConnectionAttempt, e.From, via)
 		if e.Kind == signaling.Answer {
 			// Somebody else may still answer: whoever dialled only learns of it.
@@ -128,6 +130,18 @@ func (n *Node) admit(raw []byte, via string) {
 			return
 		}
 		n.reject(e, rejectUntrusted, verdict.Decision.String()+" to this agent's trust policy")
+		return
+	}
+	memory := n.replays
+	if learn {
+		memory = n.strangers
+	}
+	switch v := memory.remember(now, e.Key, e.Nonce, e.Hash(), e.Time); v {
+	case replayNew:
+	case replayDuplicate:
+		return
+	default:
+		n.obs.security(n.ctx, witness.ReplayRejected, e.From, via)
 		return
 	}
 	n.deliver(verified{e, learn})
@@ -152,18 +166,39 @@ func (n *Node) deliver(v verified) {
 	if m == nil && v.Kind == signaling.Offer && !n.closed {
 		if len(n.peers) >= maxPeers || n.incoming >= maxIncoming || len(n.accepted) >= acceptBacklog {
 			n.mu.Unlock()
-			n.reject(v.Sealed, rejectBusy, "too many connections")
+			n.refuse(v.Sealed, rejectBusy, "too many connections")
 			return
 		}
 		m = n.join(v.From, false)
 	}
+	if m == nil || v.Kind != signaling.Offer {
+		n.mu.Unlock()
+		if m != nil {
+			m.peer.post(func() { m.peer.envelope(v) })
+		}
+		return
+	}
+	full := len(m.offers) >= maxAttempts
+	if !full {
+		m.offers = append(m.offers, v)
+	}
 	n.mu.Unlock()
-	if m != nil {
-		m.peer.post(func() { m.peer.envelope(v) })
+	if full {
+		n.refuse(v.Sealed, rejectBusy, "too many offers")
+		return
+	}
+	m.peer.post(m.peer.takeOffers)
+}
+
+// refuse is reject at a bounded rate.
+func (n *Node) refuse(offer *signaling.Sealed, code rejectCode, text string) {
+	if n.rejects.Allow() {
+		n.reject(offer, code, text)
 	}
 }
 
-// reject answers an offer with a signed refusal, at a bounded rate.
+// reject answers an offer with a signed refusal. Its callers bound the rate,
+// or know the offerer.
 func (n *Node) reject(offer *signaling.Sealed, code rejectCode, text string) {
 	env, err := signaling.Seal(n.cfg.Identity, signaling.Envelope{
 		Kind: signaling.Reject, Mesh: n.cfg.Mesh, To: offer.From, ToKey: offer.Key, Instance: n.instance,
@@ -174,9 +209,13 @@ func (n *Node) reject(offer *signaling.Sealed, code rejectCode, text string) {
 		n.log.Error("sign reject", "error", err)
 		return
 	}
-	ctx, cancel := context.WithTimeout(n.ctx, resendFirst)
-	defer cancel()
-	if _, err := n.signaler.Send(ctx, env.Bytes(), 0); err != nil {
-		n.log.Debug("reject not sent", "error", err)
-	}
+	// The dispatcher does not wait for a server that takes nothing: it would
+	// keep what comes by the others waiting.
+	n.work.Go(func() {
+		ctx, cancel := context.WithTimeout(n.ctx, sendWait)
+		defer cancel()
+		if _, err := n.signaler.Send(ctx, env.Bytes(), 0); err != nil {
+			n.log.Debug("reject not sent", "error", err)
+		}
+	})
 }

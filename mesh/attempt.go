@@ -36,7 +36,8 @@ type attempt struct {
 	keyed  bool                    // an offer to one key
 	cancel context.CancelCauseFunc // ends the attempt
 
-	ref signaling.Hash // the offer's hash; names the negotiation
+	ref     signaling.Hash    // the offer's hash; names the negotiation
+	answers *signaling.Sealed // the other side's offer, nil when this side offers
 
 	conn  conn
 	bind  binding
@@ -54,10 +55,6 @@ type attempt struct {
 	answered      bool
 	connectedPath bool
 }
-
-// attemptInbox holds an answer, a reject and candidates; what does not fit is
-// repeated or, in case of candidates, would have been ignored.
-const attemptInbox = 2 + maxRemoteCandidates
 
 func newAttempt(p *Peer, o order, offerer bool) *attempt {
 	return &attempt{
@@ -175,6 +172,7 @@ func (a *attempt) accept(e verified) error {
 func (a *attempt) connect(ctx context.Context, description *signaling.Sealed) error {
 	var (
 		route      int
+		nudges     int
 		wait       = resendFirst
 		timer      = time.NewTimer(wait)
 		candidates = a.conn.Candidates()
@@ -197,7 +195,9 @@ func (a *attempt) connect(ctx context.Context, description *signaling.Sealed) er
 			wait = min(2*wait, resendMax)
 			timer.Reset(wait)
 		case <-a.nudge:
-			a.send(ctx, route)
+			if nudges++; nudges <= maxNudges {
+				a.send(ctx, route)
+			}
 		case c, ok := <-candidates:
 			if !ok {
 				candidates = nil
@@ -247,7 +247,9 @@ func (a *attempt) send(ctx context.Context, route int) {
 }
 
 func (a *attempt) post(ctx context.Context, e *signaling.Sealed, route int) {
-	server, err := a.peer.node.signaler.Send(ctx, e.Bytes(), route)
+	bounded, cancel := context.WithTimeout(ctx, sendWait)
+	defer cancel()
+	server, err := a.peer.node.signaler.Send(bounded, e.Bytes(), route)
 	if err == nil {
 		a.server = server
 	} else if ctx.Err() == nil {
@@ -312,6 +314,9 @@ func (a *attempt) establish(ctx context.Context, description *signaling.Sealed) 
 	a.connectedPath = true
 	s := newSession(a.peer.node, a.peer.led, a.conn, a.order)
 	s.bind, s.remoteKey = a.bind, a.key
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	a.peer.work.Go(func() { a.heed(ctx, cancel) })
 	h, err := s.handshake(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -326,6 +331,24 @@ func (a *attempt) establish(ctx context.Context, description *signaling.Sealed) 
 		}
 	}
 	return s, h, nil
+}
+
+// heed ends ctx when the other side, which may have closed its Peer and never
+// say hello, withdraws.
+func (a *attempt) heed(ctx context.Context, cancel context.CancelCauseFunc) {
+	for {
+		select {
+		case e := <-a.inbox:
+			if e.Kind != signaling.Reject || e.Key != a.key || e.Instance != a.bind.remoteInst {
+				continue
+			}
+			if r, err := decodeReject(e.Body); err == nil {
+				cancel(&rejectedError{code: r.Code, text: safeText(r.Text)})
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // close ends a connection that became no session.

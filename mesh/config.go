@@ -66,9 +66,6 @@ type Config struct {
 	Recorder witness.Recorder
 }
 
-// minWindow lets a window hold a few frames.
-const minWindow = 64 << 10
-
 // ConfigError names the field of a Config that is invalid.
 type ConfigError struct {
 	Field  string

@@ -43,7 +43,8 @@ type conn interface {
 	Read(b []byte) (int, error)
 	// Write queues one frame. It does not block and does not keep b.
 	Write(b []byte) error
-	// Wait blocks while more is queued than the high-water mark.
+	// Wait blocks while more is queued than the high-water mark. With a context
+	// that has ended it tells whether that is so, beside a goroutine that waits.
 	Wait(ctx context.Context) error
 	// Drain blocks until nothing is queued or ctx ends.
 	Drain(ctx context.Context) error

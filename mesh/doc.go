@@ -46,6 +46,15 @@
 // into an offer of its own gains nothing (RFC 8844): the hello is signed by the
 // agent that it names.
 //
+// A trusted agent can send what it likes under its own name. It cannot speak for
+// another, make this side keep more than a window, use one of its messages for
+// another agent, mesh or place in the order, or state positions that were never
+// sent: each ends the session as a protocol error. An agent that is not trusted
+// any more loses its sessions; a second process with one identity ends the
+// first, which learns why and does not fight.
+//
+// The README lists each promise with the tests that fail without it.
+//
 // A failure is charged to who delivered it, never to a name that was not
 // verified, so that forged envelopes "from A" cannot keep A out.
 //

@@ -32,6 +32,9 @@ var (
 	// ErrProtocol: the other side broke a rule of the wire format or of the
 	// flows.
 	ErrProtocol = errors.New("protocol error")
+	// ErrOutcomeUnknown: the other side has forgotten the association, and with
+	// it whether messages were delivered. Close reports their IDs.
+	ErrOutcomeUnknown = errors.New("outcome of messages is unknown")
 	// ErrHandler: Accept or Receive on a Node whose Config has a Handler.
 	ErrHandler = errors.New("messages go to the handler")
 	// ErrUnsigned: a message without a signature was to be verified.

@@ -65,14 +65,13 @@ type modelSide struct {
 
 // modelLink is one session.
 type modelLink struct {
-	gen          uint64
-	s, r         *session
-	toR          []work
-	toS          []position
-	helloS       helloBody // what the sender stated
-	helloR       helloBody // what the receiver stated
-	atS, atR     bool      // attached there
-	frames, acks int
+	gen      uint64
+	s, r     *session
+	toR      []work
+	toS      []position
+	helloS   helloBody // what the sender stated
+	helloR   helloBody // what the receiver stated
+	atS, atR bool      // attached there
 }
 
 func newModel(obs *observer) *model {
@@ -233,6 +232,7 @@ func (m *model) receive(l *modelLink) error {
 		if err != nil {
 			return err
 		}
+		msg.Signature = &Signature{}
 		msgs[i] = msg
 	}
 	if len(msgs) == 0 {

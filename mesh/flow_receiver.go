@@ -68,13 +68,15 @@ func (r *receiver) skipTo(number, offset uint64) error {
 	}
 	r.known = true
 	r.received, r.receivedEnd = number-1, offset
-	r.marks = append(r.marks, mark{number: number - 1, end: offset, skip: true})
+	m := mark{number: number - 1, end: offset, skip: true}
+	if n := len(r.marks); n > 0 && r.marks[n-1].skip {
+		r.marks[n-1] = m // skips cost no credit: a row of them counts as one
+	} else {
+		r.marks = append(r.marks, m)
+	}
 	r.settle()
 	return nil
 }
-
-// maxOffset keeps byte counts far from overflow: nobody reaches it honestly.
-const maxOffset = 1 << 62
 
 // deliver notes that the application has taken the record with that number.
 // Records are delivered in order.

@@ -32,12 +32,6 @@ type helloBody struct {
 	Abilities    []string         // optional features; unknown ones are ignored
 }
 
-// maxAbilities and maxAbility bound the list of optional features.
-const (
-	maxAbilities = 32
-	maxAbility   = 64
-)
-
 func (h *helloBody) encode() []byte {
 	b := cbor.AppendUint(cbor.AppendArray(nil, 11), helloVersion)
 	b = cbor.AppendBytes(b, h.FromInstance[:])

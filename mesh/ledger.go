@@ -39,6 +39,8 @@ type ledger struct {
 	open      bool     // the last of them still does
 	cause     error    // why it does not
 	settledTo uint64   // what was delivered when it ended
+	since     uint64   // the number that was next when it began
+	doubt     uint64   // the last one given up because the receiver forgot
 	top       *session // data leaves by it; nil between sessions
 
 	told     uint64      // credit in the last position that travelled
@@ -74,7 +76,7 @@ func (l *ledger) begin() (tenancy int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.tenancy++
-	l.open, l.cause = true, nil
+	l.open, l.cause, l.since = true, nil, l.out.next
 	return l.tenancy
 }
 
@@ -97,6 +99,7 @@ func (l *ledger) end(cause error) []string {
 	l.open, l.cause, l.top = false, cause, nil
 	if l.ackTimer != nil {
 		l.ackTimer.Stop()
+		l.ackArmed = false // or the next Peer would wait for it in vain
 	}
 	l.settledTo = l.out.base() - 1
 	ids := l.out.abandon()
@@ -147,7 +150,11 @@ func (l *ledger) flush(ctx context.Context, tenancy int) error {
 		// What was given up when the tenant ended leaves base behind it as well.
 		err := l.closed(tenancy)
 		if err == nil && l.out.base() > last || tenancy == l.tenancy && l.settledTo >= last {
+			doubt := l.doubt >= l.since && tenancy == l.tenancy
 			l.mu.Unlock()
+			if doubt {
+				return ErrOutcomeUnknown
+			}
 			return nil
 		}
 		wait := l.settled.wait()

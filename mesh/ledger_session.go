@@ -64,6 +64,9 @@ func (l *ledger) attach(s *session, h *helloBody) (unknown []string, displaced b
 	}
 	l.obs.delivered(gone)
 	clear(gone)
+	if len(unknown) > 0 {
+		l.doubt = l.out.base() - 1
+	}
 	if !same {
 		if displaced = !first; displaced {
 			l.refused = append(l.refused, l.inst)
@@ -74,7 +77,7 @@ func (l *ledger) attach(s *session, h *helloBody) (unknown []string, displaced b
 		l.inst = h.FromInstance
 		l.in = newReceiver(messageFlow, l.in.window)
 		l.epoch++
-		l.told, l.ackDue = l.in.credit, false
+		l.told, l.ackDue, l.ackNow = l.in.credit, false, false
 	}
 	l.theirs = h.State
 	l.top = s
@@ -154,17 +157,30 @@ func (l *ledger) accept(s *session, msgs []Message, recs [][]byte) error {
 		l.mu.Unlock()
 		return err
 	}
+	filed := 0
+	var err error
 	for i := range msgs {
-		fresh, err := l.in.record(msgs[i].SequenceNum, recs[i])
-		if err != nil {
-			l.mu.Unlock()
-			return err
+		var fresh bool
+		if fresh, err = l.in.record(msgs[i].SequenceNum, recs[i]); err != nil {
+			break
 		}
 		if fresh {
 			l.inbox = append(l.inbox, inbound{msg: &msgs[i], epoch: l.epoch})
+			filed++
 		}
 	}
-	l.arrived.broadcast()
+	if filed < len(msgs) {
+		// The credit counts what is new, so nothing else may be kept: neither
+		// the records that were repeated beside it nor those behind an error.
+		for i := len(l.inbox) - filed; i < len(l.inbox); i++ {
+			l.inbox[i].msg = l.inbox[i].msg.detached()
+		}
+	}
+	l.arrived.broadcast() // those before an error count
+	if err != nil {
+		l.mu.Unlock()
+		return err
+	}
 	poke := l.acknowledge()
 	l.mu.Unlock()
 	poke.poke()

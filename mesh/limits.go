@@ -49,8 +49,17 @@ const (
 	// speak of. A frame with more closes the session.
 	maxPositions = 64
 
-	// maxHelloText bounds the strings of a hello.
+	// maxOffset keeps byte counts far from overflow; nobody reaches it honestly.
+	// A hello or skip beyond it closes the session.
+	maxOffset = 1 << 62
+
+	// maxHelloText is to how many bytes what a stranger wrote is cut for errors
+	// and logs.
 	maxHelloText = 64
+	// maxAbilities is how many optional features a hello may list, maxAbility
+	// the length of each in bytes. A hello beyond makes no session.
+	maxAbilities = 32
+	maxAbility   = 64
 
 	// maxSDP is the largest session description accepted, in bytes.
 	maxSDP = 16 << 10
@@ -69,7 +78,8 @@ const (
 	// leave the window. Thirteen a second, sustained.
 	maxNonces = 4096
 	// maxNonceKeys is for how many keys; beyond it envelopes of keys not yet
-	// remembered are refused.
+	// remembered are refused. Trusted keys and those that may be learned count
+	// separately, others are not remembered.
 	maxNonceKeys = 4096
 
 	// maxPeers is how many Peers a Node has at most; further offers are
@@ -79,9 +89,19 @@ const (
 	// further offers are ignored until one ends.
 	maxAttempts = 4
 	// maxIncoming is how many agents that were not dialled may be under
-	// negotiation with a Node at a time; further first offers are ignored and
-	// their senders repeat them.
+	// negotiation with a Node at a time; further first offers are rejected with
+	// the code busy, as far as rejectsPerSecond allows, and their senders make
+	// new ones.
 	maxIncoming = 256
+	// attemptInbox is how many envelopes may wait for one negotiation: an answer,
+	// a reject and candidates. What does not fit is dropped; answers are
+	// repeated, and candidates beyond would be ignored.
+	attemptInbox = 2 + maxRemoteCandidates
+	// maxTasks is how many tasks wait for a Peer's loop; who has another one
+	// waits for room.
+	maxTasks = 16
+	// maxTried is how many sentences a DialError tells; the oldest give way.
+	maxTried = 12
 	// maxSessions is how many established sessions one Peer keeps at most
 	// while it moves from one to the next; a further one displaces the lowest.
 	maxSessions = 3
@@ -99,6 +119,17 @@ const (
 	// rejectsPerSecond bounds the signed refusals a Node sends.
 	rejectsPerSecond = 20
 
+	// keyFailuresPerSecond is how many bad signatures are checked for one key
+	// that one server delivers envelopes of, wayFailuresPerSecond for all its
+	// keys together, each after twice as many at once. Beyond it envelopes of
+	// that key, or that server, are dropped unchecked; those that come by other
+	// servers are not. A thousand checks are a twentieth of a core.
+	keyFailuresPerSecond = 500
+	wayFailuresPerSecond = 1000
+	// maxFailureKeys is for how many keys of one server they are counted; at
+	// that many the count of each begins anew.
+	maxFailureKeys = 4096
+
 	// offerGatherWait is how long an offer or answer waits for candidates
 	// before it leaves; those found later trickle.
 	offerGatherWait = 10 * time.Millisecond
@@ -109,6 +140,13 @@ const (
 	// by the next route; the interval then doubles up to resendMax.
 	resendFirst = 500 * time.Millisecond
 	resendMax   = 2 * time.Second
+	// sendWait is how long an envelope may wait for its place in the queue to a
+	// server; then it goes by the next route, or is given up if it is a refusal.
+	sendWait = 200 * time.Millisecond
+	// maxNudges is how often one negotiation repeats its description because
+	// the other side is said to have joined: once for each server that an agent
+	// registers with, and some. Presence is not verified.
+	maxNudges = 8
 	// glareWait is how long the owner of the winning offer waits for its
 	// answer before it answers the other side's offer as well.
 	glareWait = 2 * time.Second
@@ -135,6 +173,9 @@ const (
 	// oldSessionGrace is added to one round trip before a session that was
 	// replaced is closed.
 	oldSessionGrace = 100 * time.Millisecond
+	// oldSessionMost is the longest round trip believed for that: the other
+	// side has a say in what is measured.
+	oldSessionMost = 2 * time.Second
 
 	// bufferHigh and bufferLow are the water marks of a data channel, in
 	// bytes queued and not yet acknowledged by the other side's SCTP.
@@ -147,6 +188,9 @@ const (
 	// longer used for new sessions.
 	certificateAhead = 7 * 24 * time.Hour
 )
+
+// minWindow is the least Config.Window: a few frames. Listen refuses less.
+const minWindow = 64 << 10
 
 // DefaultWindow is the default of Config.Window, in bytes.
 const DefaultWindow = 4 << 20

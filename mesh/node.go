@@ -53,7 +53,11 @@ type Node struct {
 	closed   bool
 	cert     *keys.Certificate
 
-	replays *replayMemory // owned by the dispatcher
+	// Owned by the dispatcher.
+
+	replays   *replayMemory // envelopes of trusted keys
+	strangers *replayMemory // of keys that may be learned
+	failures  *failures     // bad signatures
 }
 
 // member is a Peer in the Node's books; the Node's mutex guards it.
@@ -63,6 +67,9 @@ type member struct {
 	dialled   bool // somebody here asked for it
 	connected bool
 	abandoned bool // its last dial gave up
+	// offers wait for the Peer's loop, at most maxAttempts. Those that come
+	// while it closes make the next Peer.
+	offers []verified
 }
 
 // Listen joins the mesh: it registers the agent with the signaling servers and
@@ -117,6 +124,9 @@ func newNode(cfg Config) (*Node, error) {
 		peers:    map[string]*member{},
 		ledgers:  newLedgers(obs, cfg.Window, maxLedgers),
 		replays:  newReplayMemory(),
+
+		strangers: newReplayMemory(),
+		failures:  newFailures(maxFailureKeys),
 	}
 	obs.log = n.log
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
@@ -285,6 +295,25 @@ func (n *Node) forget(p *Peer) {
 	}
 	delete(n.peers, p.id)
 	n.ledgers.release(p.led)
+	if len(m.offers) > 0 && !n.closed {
+		next := n.join(p.id, false)
+		next.offers = m.offers
+		next.peer.post(next.peer.takeOffers)
+	}
+}
+
+// takeOffers hands the offers that wait for a Peer to its loop, none when the
+// Peer is closing.
+func (n *Node) takeOffers(p *Peer) []verified {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if p.ctx.Err() != nil {
+		return nil
+	}
+	m := n.peers[p.id]
+	taken := m.offers
+	m.offers = nil
+	return taken
 }
 
 // lookup returns the Peer of an agent, nil when there is none.
@@ -334,19 +363,9 @@ func (n *Node) watchTrust() {
 
 // recheck closes a Peer whose key is no longer trusted.
 func (n *Node) recheck(p *Peer) {
-	answer := make(chan keys.PublicKey, 1)
-	if !p.post(func() { answer <- p.remoteKey }) {
-		return
-	}
-	var key keys.PublicKey
-	select {
-	case key = <-answer:
-	case <-p.ctx.Done():
-		return
-	}
 	ctx, cancel := context.WithTimeout(n.ctx, trustTimeout)
 	defer cancel()
-	err := checkTrust(ctx, n.cfg.Trust, keys.Claim{ID: p.id, Key: key, Time: time.Now()})
+	err := checkTrust(ctx, n.cfg.Trust, keys.Claim{ID: p.id, Key: p.Key(), Time: time.Now()})
 	if err != nil && n.ctx.Err() == nil {
 		p.shut(goodbyeUntrusted, err)
 	}

@@ -126,6 +126,12 @@ func (o *observer) signatureFailed(ctx context.Context, peer, via string) {
 	o.security(ctx, witness.SignatureVerificationFailed, peer, via)
 }
 
+// misdelivered counts an envelope that a server should not have delivered.
+func (o *observer) misdelivered(ctx context.Context, via, why string) {
+	o.ins.SignalingErrors.Add(ctx, 1)
+	o.log.Debug("envelope refused", "via", via, "reason", why)
+}
+
 func (o *observer) security(ctx context.Context, name witness.Name, peer, via string) {
 	o.ins.SecurityEvents.Add(ctx, 1, metric.WithAttributes(metrics.EventType.String(string(name))))
 	o.log.Warn(string(name), "claimed", safeText(peer), "via", via)

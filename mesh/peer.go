@@ -38,19 +38,21 @@ type Peer struct {
 	led     *ledger
 	tenancy int // of the ledger
 
-	ctx    context.Context // ends when the Peer closes; its cause says why
-	cancel context.CancelCauseFunc
-	tasks  chan func()    // run by the loop, one at a time
-	work   sync.WaitGroup // attempts, sessions, the handler: everything but the loop
-	ended  chan struct{}  // closed when nothing of the Peer runs any more
-	up     chan struct{}  // closed when the first session is attached
+	ctx     context.Context // ends when the Peer closes; its cause says why
+	cancel  context.CancelCauseFunc
+	tasks   chan func()    // run by the loop, one at a time
+	work    sync.WaitGroup // attempts, sessions, the handler: everything but the loop
+	stopped chan struct{}  // closed when the loop has run its last task
+	ended   chan struct{}  // closed when nothing of the Peer runs any more
+	up      chan struct{}  // closed when the first session is attached
 
 	closing sync.Once
 	owns    atomic.Bool // closing the Peer closes the Node: package-level Dial
 
 	mu         sync.Mutex
-	tried      []string // sentences about what was tried, for DialError
-	distrusted error    // why the last answer that was not trusted was not
+	tried      []string       // sentences about what was tried, for DialError
+	distrusted error          // why the last answer that was not trusted was not
+	key        keys.PublicKey // of the highest session
 
 	// Owned by the loop.
 
@@ -58,7 +60,6 @@ type Peer struct {
 	attempts  []*attempt
 	deferred  *deferredOffer // the losing offer of a glare
 	sessions  []*session     // in order, the highest last
-	remoteKey keys.PublicKey // of the highest session
 	lastGen   uint64         // highest generation seen or used
 	lastErr   error          // why the last attempt or session ended
 	keyless   bool           // the next offer is to the name, whatever its key
@@ -67,16 +68,14 @@ type Peer struct {
 	lost      []string       // IDs given up when the Peer ended
 }
 
-// maxTried bounds the sentences of a DialError; the oldest give way.
-const maxTried = 12
-
 func newPeer(n *Node, id string, led *ledger, tenancy int) *Peer {
 	p := &Peer{
 		node:    n,
 		id:      id,
 		led:     led,
 		tenancy: tenancy,
-		tasks:   make(chan func(), 16),
+		tasks:   make(chan func(), maxTasks),
+		stopped: make(chan struct{}),
 		ended:   make(chan struct{}),
 		up:      make(chan struct{}),
 	}
@@ -86,6 +85,14 @@ func newPeer(n *Node, id string, led *ledger, tenancy int) *Peer {
 
 // ID returns the remote agent's ID.
 func (p *Peer) ID() string { return p.id }
+
+// Key returns the public key under which the remote agent speaks now. Another
+// key of the same agent may follow when it comes back with one that trust accepts.
+func (p *Peer) Key() keys.PublicKey {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.key
+}
 
 // Context ends when the Peer has closed; context.Cause tells why: net.ErrClosed
 // after Close, or an error that matches ErrPeerClosed, ErrReplaced,
@@ -135,7 +142,9 @@ func (p *Peer) Receive(ctx context.Context) (Message, error) {
 // Flush waits until every message that Send had accepted before is delivered:
 // handed to the other application, not merely to its process.
 //
-// Errors: the context's error, or one that matches net.ErrClosed.
+// Errors: the context's error, one that matches net.ErrClosed, or
+// ErrOutcomeUnknown, from then on, when the other side has forgotten what it had
+// delivered; Close reports which messages are in doubt.
 func (p *Peer) Flush(ctx context.Context) error {
 	if err := p.led.flush(ctx, p.tenancy); err != nil {
 		return fmt.Errorf("mesh: flush to %s: %w", p.id, err)

@@ -38,6 +38,7 @@ func (p *Peer) run() {
 		case <-p.ctx.Done():
 		}
 	}
+	close(p.stopped)
 	p.teardown()
 }
 
@@ -52,6 +53,9 @@ func (p *Peer) teardown() {
 	}
 	for _, s := range p.sessions {
 		p.work.Go(func() { s.goodbye(p.replyCode, text) })
+	}
+	if p.deferred != nil {
+		p.node.refuse(p.deferred.v.Sealed, rejectBusy, "closing")
 	}
 	p.work.Wait()
 	p.node.obs.disconnected(context.Background(), p.id, cause, len(p.lost))
@@ -68,8 +72,11 @@ func (p *Peer) setState(s peerState) {
 
 // dial makes sure that an offer is under way or a session exists.
 func (p *Peer) dial() {
+	if len(p.sessions) > 0 {
+		return
+	}
 	p.dialling = true
-	if len(p.sessions) > 0 || slices.ContainsFunc(p.attempts, func(a *attempt) bool { return a.offerer }) {
+	if slices.ContainsFunc(p.attempts, func(a *attempt) bool { return a.offerer }) {
 		return
 	}
 	p.startOffer()
@@ -98,6 +105,7 @@ func (p *Peer) startOffer() {
 func (p *Peer) startAnswer(offer verified) {
 	a := newAttempt(p, order{offer.Generation, offer.Key}, false)
 	a.key, a.ref, a.known, a.learn = offer.Key, offer.Hash(), offer.Hash(), offer.learn
+	a.answers = offer.Sealed
 	p.begin(a, func(ctx context.Context) (*signaling.Sealed, error) {
 		env, err := a.answer(ctx, offer.Sealed)
 		if err != nil {
@@ -123,7 +131,16 @@ func (p *Peer) begin(a *attempt, describe func(context.Context) (*signaling.Seal
 		p.node.obs.attemptEnded(p.node.ctx, p.id, err, time.Since(a.started))
 		if err != nil {
 			a.err = err
-			a.close()
+			if s == nil {
+				a.close()
+			} else {
+				p.decline(s, err)
+			}
+			if a.answers != nil && p.ctx.Err() != nil && !errors.Is(err, errSuperseded) {
+				// The Peer has closed under its offer. The other side need not
+				// wait for an answer until its time is over.
+				p.node.refuse(a.answers, rejectBusy, "closing")
+			}
 			if !p.post(func() { p.attemptFailed(a) }) && !errors.Is(err, errSuperseded) {
 				p.note(a.story())
 			}
@@ -153,10 +170,29 @@ func (p *Peer) negotiate(ctx context.Context, a *attempt, describe func(context.
 	}
 	select {
 	case err = <-attached:
-	case <-p.ctx.Done():
-		err = context.Cause(p.ctx)
+	case <-p.stopped: // now it has been attached, or never will be
+		select {
+		case err = <-attached:
+		default:
+			err = context.Cause(p.ctx)
+		}
 	}
 	return s, err
+}
+
+// decline ends a session whose hello was verified and which the Peer did not
+// take in; the other side learns why.
+func (p *Peer) decline(s *session, err error) {
+	switch {
+	case errors.Is(err, ErrReplaced):
+		s.goodbye(goodbyeReplaced, "")
+	case p.ctx.Err() != nil:
+		s.goodbye(p.replyCode, "")
+	case errors.Is(err, ErrProtocol):
+		s.goodbye(goodbyeProtocol, err.Error())
+	default:
+		s.goodbye(goodbyeClosed, "")
+	}
 }
 
 // serve runs an attached session to its end.
@@ -170,7 +206,8 @@ func (p *Peer) serve(s *session) {
 	p.post(func() { p.sessionEnded(s, err) })
 }
 
-// attach takes in a session whose hello was verified.
+// attach takes in a session whose hello was verified. After an error the
+// session is not the Peer's.
 func (p *Peer) attach(a *attempt, s *session, h *helloBody) error {
 	p.drop(a)
 	if p.ctx.Err() != nil {
@@ -178,9 +215,6 @@ func (p *Peer) attach(a *attempt, s *session, h *helloBody) error {
 	}
 	unknown, displaced, err := p.led.attach(s, h)
 	if err != nil {
-		if errors.Is(err, ErrReplaced) {
-			p.work.Go(func() { s.goodbye(goodbyeReplaced, "") })
-		}
 		p.lastErr = err
 		return err
 	}
@@ -190,25 +224,28 @@ func (p *Peer) attach(a *attempt, s *session, h *helloBody) error {
 		p.node.obs.lost(p.ctx, p.id, len(unknown))
 	}
 	old := p.sessions
+	if displaced {
+		// The older process learns why; its sessions carry nothing any more.
+		for _, o := range old {
+			p.work.Go(func() { o.goodbye(goodbyeReplaced, "") })
+		}
+		old = nil
+	}
 	at := len(old)
 	for at > 0 && s.order.compare(old[at-1].order) < 0 {
 		at--
 	}
 	p.sessions = slices.Insert(slices.Clone(old), at, s)
 	top := p.sessions[len(p.sessions)-1]
-	p.remoteKey = top.remoteKey
-	if displaced {
-		// The older process learns why; its sessions carry nothing any more.
-		for _, o := range old {
-			p.work.Go(func() { o.goodbye(goodbyeReplaced, "") })
-		}
-	} else {
-		for _, o := range p.sessions[:len(p.sessions)-1] {
-			p.retire(o, time.Duration(o.rtt.Load())+oldSessionGrace)
-		}
+	p.mu.Lock()
+	p.key = top.remoteKey
+	p.mu.Unlock()
+	for _, o := range p.sessions[:len(p.sessions)-1] {
+		p.retire(o, min(time.Duration(o.rtt.Load()), oldSessionMost)+oldSessionGrace)
 	}
 	for len(p.sessions) > maxSessions {
-		p.retire(p.sessions[0], 0)
+		lowest := p.sessions[0]
+		p.work.Go(func() { lowest.conn.Close() })
 		p.sessions = p.sessions[1:]
 	}
 	// Attempts for a session that would rank lower are pointless; a higher
@@ -225,7 +262,10 @@ func (p *Peer) attach(a *attempt, s *session, h *helloBody) error {
 		close(p.up)
 	}
 	s.poke()
-	return s.ping()
+	if err := s.ping(); err != nil {
+		p.node.log.Debug("echo", "peer", p.id, "error", err) // its reader will see
+	}
+	return nil
 }
 
 // retire closes a session that a higher one has taken over from, after a
@@ -261,10 +301,11 @@ func (p *Peer) attemptFailed(a *attempt) {
 		p.led.markReplaced()
 	}
 	switch {
-	case len(p.sessions) > 0 || len(p.attempts) > 0:
+	case len(p.sessions) > 0 || len(p.attempts) > 0 && (final || !p.dialling):
 	case final:
 		p.shut(goodbyeClosed, a.err)
 	case p.dialling:
+		// Also while an answer is under way: its offerer may have given up.
 		time.AfterFunc(redialPause, func() { p.post(p.dial) })
 	case p.state == stateConnecting:
 		p.shut(goodbyeClosed, fmt.Errorf("%w: %w", errIncomingFailed, a.err))
@@ -284,7 +325,13 @@ func (p *Peer) sessionEnded(s *session, err error) {
 	current := p.led.current(s)
 	var bye *goodbyeError
 	switch {
-	case current != nil: // of an instance that was displaced
+	case current != nil:
+		return // of an instance that was displaced: goodbye closes it
+	case errors.As(err, &bye) && bye.code == goodbyeClosed && s.retired && len(p.sessions) > 0:
+		// The other side closed the Peer that this session belonged to, and
+		// has dialled again since.
+		p.work.Go(func() { s.leave(linger) })
+		return
 	case errors.As(err, &bye):
 		if bye.code == goodbyeReplaced {
 			p.led.markReplaced()
@@ -318,12 +365,16 @@ func (p *Peer) tick() {
 	}
 }
 
-// envelope takes a verified, fresh envelope from the other agent.
-func (p *Peer) envelope(v verified) {
-	if v.Kind == signaling.Offer {
+// takeOffers takes the offers that have come.
+func (p *Peer) takeOffers() {
+	for _, v := range p.node.takeOffers(p) {
 		p.offered(v)
-		return
 	}
+}
+
+// envelope takes a verified, fresh envelope from the other agent that is not
+// an offer.
+func (p *Peer) envelope(v verified) {
 	for _, a := range p.attempts {
 		if a.known == v.Ref {
 			a.deliver(v)
@@ -337,8 +388,13 @@ func (p *Peer) envelope(v verified) {
 func (p *Peer) offered(v verified) {
 	p.lastGen = max(p.lastGen, v.Generation)
 	o := order{v.Generation, v.Key}
+	if p.led.isReplaced() {
+		p.unwanted(ErrReplaced) // a newer process with this identity will answer
+		return
+	}
 	if err := p.led.admits(v.Instance); err != nil {
-		p.work.Go(func() { p.node.reject(v.Sealed, rejectReplaced, "") })
+		p.node.refuse(v.Sealed, rejectReplaced, "")
+		p.unwanted(err)
 		return
 	}
 	if n := len(p.sessions); n > 0 {
@@ -348,7 +404,7 @@ func (p *Peer) offered(v verified) {
 		}
 	}
 	if len(p.attempts) >= maxAttempts {
-		p.node.log.Debug("too many negotiations", "peer", p.id)
+		p.node.refuse(v.Sealed, rejectBusy, "too many negotiations")
 		return
 	}
 	own := slices.ContainsFunc(p.attempts, func(a *attempt) bool { return a.offerer })
@@ -359,6 +415,13 @@ func (p *Peer) offered(v verified) {
 		return
 	}
 	p.startAnswer(v)
+}
+
+// unwanted ends a Peer that an offer made, which is not answered.
+func (p *Peer) unwanted(cause error) {
+	if p.state == stateConnecting && !p.dialling && len(p.attempts) == 0 {
+		p.shut(goodbyeClosed, fmt.Errorf("%w: %w", errIncomingFailed, cause))
+	}
 }
 
 // answerDeferred answers the losing offer of a glare after all.

@@ -88,7 +88,11 @@ func (s *session) handshake(ctx context.Context) (*helloBody, error) {
 		return nil, err
 	}
 	s.touch()
-	return verifyHello(buf[:n], s.remoteKey, s.bind)
+	h, err := verifyHello(buf[:n], s.remoteKey, s.bind)
+	if errors.Is(err, keys.ErrBadSignature) {
+		s.node.obs.signatureFailed(ctx, s.bind.remote, "session")
+	}
+	return h, err
 }
 
 // checkCertificate compares what the other side presented with what its
@@ -283,13 +287,25 @@ func (s *session) echoed(f *echoFrame) error {
 // ping sends an echo that the other side answers.
 func (s *session) ping() error { return s.echo(s.micros(), 0) }
 
+// echo says nothing while the queue is long: then the other side hears enough,
+// or does not listen, and what it asks for would pile up here.
 func (s *session) echo(ping, pong uint64) error {
+	if s.conn.Wait(ended) != nil {
+		return nil
+	}
 	err := s.conn.Write((&echoFrame{Ping: ping, Pong: pong}).encode())
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrConnectionLost, err)
 	}
 	return nil
 }
+
+// ended is a context whose time is over.
+var ended = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
 
 // micros is this side's clock for echoes; it is never 0.
 func (s *session) micros() uint64 { return uint64(time.Since(s.node.start)/time.Microsecond) + 1 }

@@ -323,6 +323,9 @@ func (c *webrtcConn) Wait(ctx context.Context) error { return c.waitBelow(ctx, b
 
 func (c *webrtcConn) waitBelow(ctx context.Context, mark uint64) error {
 	for c.ch.BufferedAmount() > mark {
+		if ctx.Err() != nil {
+			return context.Cause(ctx) // and leaves low to who waits
+		}
 		select {
 		case <-c.low:
 		case <-c.done:

@@ -418,6 +418,9 @@ func TestTrustWithdrawn(t *testing.T) {
 	inWorld(t, virtual.Config{RTT: 50 * time.Millisecond}, func(w *world) {
 		a, b := w.agent("agent-a", virtual.Open), w.agent("agent-b", virtual.Open)
 		p, q := w.pair(a, b)
+		if p.Key() != b.cfg.Identity.PublicKey() {
+			t.Error("the Peer does not know its key")
+		}
 		w.say(p, q, "while trusted")
 		own := newBook()
 		own.keys["agent-a"] = a.cfg.Identity.PublicKey()

@@ -96,7 +96,8 @@ type Instruments struct {
 	// (webrtc_signaling_connected).
 	SignalingConnected metric.Int64UpDownCounter
 	// SignalingErrors counts connections to signaling servers that failed or
-	// were lost, and at the server messages that were refused
+	// were lost, and messages that were refused: at the server those of clients,
+	// at an agent envelopes that a server should not have delivered
 	// (webrtc_signaling_errors_total).
 	SignalingErrors metric.Int64Counter
 	// SignalingAgents is the number of registrations at this server

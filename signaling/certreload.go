@@ -16,8 +16,6 @@ const (
 	// settled is the age from which a file's modification time can be relied
 	// on to change with its content: file systems keep times as coarse as 2 s.
 	settled = 2 * time.Second
-	// maxCertFile bounds what is read of a certificate or key file in bytes.
-	maxCertFile = 1 << 20
 )
 
 // CertificateReloaderConfig configures a [CertificateReloader].

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -250,7 +251,43 @@ func (c *Client) dial(ctx context.Context, network, addr string) (net.Conn, erro
 }
 
 // dialOptions are those of every WebSocket handshake. Envelopes are small and
-// their signatures do not compress, so compression stays off.
-func (c *Client) dialOptions() *websocket.DialOptions {
-	return &websocket.DialOptions{HTTPClient: c.http, CompressionMode: websocket.CompressionDisabled}
+// their signatures do not compress, so compression stays off. The connection
+// that the handshake makes is kept in raw.
+func (c *Client) dialOptions(raw *rawConn) *websocket.DialOptions {
+	hc := *c.http
+	raw.base = hc.Transport
+	hc.Transport = raw
+	return &websocket.DialOptions{HTTPClient: &hc, CompressionMode: websocket.CompressionDisabled}
+}
+
+// rawConn is the transport of one handshake. It keeps the connection, so that
+// it can be cut: the library waits five seconds for the other side's goodbye, and
+// a server that goes on sending could keep it as long.
+type rawConn struct {
+	base http.RoundTripper // nil is the default one
+
+	mu   sync.Mutex
+	body io.Closer
+}
+
+func (r *rawConn) RoundTrip(req *http.Request) (*http.Response, error) {
+	base := r.base
+	if base == nil {
+		base = http.DefaultTransport
+	}
+	resp, err := base.RoundTrip(req)
+	if err == nil && resp.StatusCode == http.StatusSwitchingProtocols {
+		r.mu.Lock()
+		r.body = resp.Body
+		r.mu.Unlock()
+	}
+	return resp, err
+}
+
+func (r *rawConn) cut() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.body != nil {
+		r.body.Close()
+	}
 }

@@ -18,6 +18,7 @@ import (
 type clientConn struct {
 	link        *link
 	ws          *websocket.Conn
+	raw         *rawConn // what ws is over
 	maxEnvelope int
 	limit       *rate.Limiter // the server's rate, kept here so that it never has to make us wait
 	out         chan []byte
@@ -46,7 +47,8 @@ func (l *link) connect() (*clientConn, error) {
 	defer cancel()
 	defer closeWith(l.c.closing, cancel)()
 
-	ws, resp, err := websocket.Dial(ctx, l.url, l.c.dialOptions())
+	raw := new(rawConn)
+	ws, resp, err := websocket.Dial(ctx, l.url, l.c.dialOptions(raw))
 	if err != nil {
 		if resp != nil && resp.StatusCode != http.StatusSwitchingProtocols {
 			return nil, fmt.Errorf("HTTP status %d: %w", resp.StatusCode, err)
@@ -59,6 +61,7 @@ func (l *link) connect() (*clientConn, error) {
 		ws.CloseNow()
 		return nil, err
 	}
+	conn.raw = raw
 	return conn, nil
 }
 
@@ -167,6 +170,7 @@ func (l *link) serve(conn *clientConn) error {
 		select {
 		case <-t.C:
 			cancel(context.DeadlineExceeded)
+			conn.raw.cut()
 		case <-ctx.Done():
 		}
 	})

@@ -7,6 +7,12 @@
 // sign envelopes for each other and verify them under keys that their own trust
 // policy holds.
 //
+// A client can ask only for what concerns itself: the server takes envelopes
+// from an agent under its own name, key, mesh and instance and nobody else's,
+// bounds what each connection may send and leave unread, and lets nobody keep the
+// owner of a key from its name. A hostile server gains nothing from the
+// registrations it sees: each is signed for the server that the client dialled.
+//
 // # Protocol
 //
 // Messages are binary WebSocket messages (RFC 6455), each one CBOR array in

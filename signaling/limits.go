@@ -22,6 +22,11 @@ const (
 	maxTime = 253402300799999
 	// maxArray is the greatest number of elements of any array in a message.
 	maxArray = MaxPresenceBatch
+	// maxString is more than any string that a message's size allows.
+	maxString = MaxMessage
+	// maxRate bounds rate and burst in a welcome: a client leaves a server that
+	// names more, and a ServerConfig with more is an error.
+	maxRate = 1_000_000
 )
 
 // Limits of a server that no configuration changes.
@@ -41,6 +46,9 @@ const (
 	// MaxRemote is how many registrations at other servers a server knows of;
 	// agents beyond are reached only through servers they share.
 	MaxRemote = 1_000_000
+	// maxCertFile bounds what is read of a certificate or key file in bytes; a
+	// larger one is an error, and the last good certificate stays in use.
+	maxCertFile = 1 << 20
 	// outboxBytes bounds what waits for one client, besides the count in
 	// ServerLimits.Queue.
 	outboxBytes = 1 << 20

@@ -76,9 +76,6 @@ type noticeMsg struct {
 	Ref     []byte
 }
 
-// maxString is more than any string that a message's size allows.
-const maxString = MaxMessage
-
 func (m *challengeMsg) wire(c *coder) {
 	c.array(3)
 	c.uint(&m.Version)
@@ -261,9 +258,6 @@ func (m *welcomeMsg) check() error {
 	}
 	return nil
 }
-
-// maxRate bounds rate and burst on the wire.
-const maxRate = 1_000_000
 
 func (m *envelopeMsg) check() error {
 	if len(m.Envelope) == 0 {

@@ -285,6 +285,43 @@ func TestUnfinished(t *testing.T) {
 	check(t, tree(t, "-- a/a.go --\npackage a\n// "+word+": later\nvar x = `FIX"+"ME`\n").Unfinished(), "a/a.go:2", "a/a.go:3")
 }
 
+func TestLimits(t *testing.T) {
+	check(t, tree(t, `
+-- a/limits.go --
+package a
+
+// MaxA is refused beyond.
+const MaxA = 1
+
+const maxB = 2
+
+const (
+	// maxC and maxD are refused beyond.
+	maxC = 1
+	maxD = 1
+
+	maxE = 1
+	maxF = 1 // dropped beyond
+)
+-- a/other.go --
+package a
+
+const (
+	maxG    = 1
+	maximum = 1
+	least   = 1
+)
+-- a/a_test.go --
+package a
+
+const maxH = 1
+-- b/b.go --
+package b
+
+const maxI = 1
+`).Limits(), "maxB", "maxE", "maxG")
+}
+
 func TestPromises(t *testing.T) {
 	tr := tree(t, `
 -- a/doc.go --
