@@ -284,7 +284,7 @@ type turmoil struct {
 
 // adopt notes a Peer and receives from it, once per Peer, until it ends.
 //
-// bubble: it pauses in virtual time.
+// bubble: its receiver sleeps.
 func (u *turmoil) adopt(p *Peer) {
 	u.mu.Lock()
 	known := u.peers[p]
@@ -295,8 +295,6 @@ func (u *turmoil) adopt(p *Peer) {
 	}
 	u.work.Go(func() {
 		for {
-			// One goroutine per Node takes messages at a time, as their order
-			// is what is tested.
 			m, err := u.take(p)
 			if err != nil {
 				if !errors.Is(err, net.ErrClosed) {
@@ -304,7 +302,7 @@ func (u *turmoil) adopt(p *Peer) {
 				}
 				return
 			}
-			if !m {
+			if !m { // waiting in Receive, it would file it after another's next
 				time.Sleep(time.Millisecond)
 			}
 		}
@@ -413,7 +411,7 @@ func (u *turmoil) agent(rng *rand.Rand, n *Node, other, name string, rounds int)
 
 // accepts takes the Peers that the other side begins.
 //
-// bubble: it adopts Peers.
+// bubble: for adopt.
 func (u *turmoil) accepts(n *Node) {
 	for {
 		p, err := n.Accept(context.Background())

@@ -86,7 +86,8 @@ const (
 	// rejected with the code busy, further dials fail with ErrTooMany.
 	maxPeers = 4096
 	// maxAttempts is how many sessions one Peer may have under negotiation;
-	// further offers are ignored until one ends.
+	// further offers are rejected with the code busy. As many offers wait for a
+	// Peer that is closing, and make the next one.
 	maxAttempts = 4
 	// maxIncoming is how many agents that were not dialled may be under
 	// negotiation with a Node at a time; further first offers are rejected with

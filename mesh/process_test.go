@@ -163,7 +163,8 @@ func newTown(t *testing.T, handler func(context.Context, *Peer, Message)) *town 
 type process struct {
 	t     *testing.T
 	cmd   *exec.Cmd
-	lines chan string // closed when its output has ended
+	lines chan string   // closed when its output has ended
+	quiet chan struct{} // closed then, too
 }
 
 // start starts one that sends so many messages to agent-a.
@@ -174,7 +175,7 @@ func (w *town) start(send int) *process {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	p := &process{t: w.t, cmd: exec.Command(os.Args[0], "-test.run=^TestProcessMain$"), lines: make(chan string, 100_000)}
+	p := &process{t: w.t, cmd: exec.Command(os.Args[0], "-test.run=^TestProcessMain$"), lines: make(chan string, 1<<20), quiet: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), processEnv+"="+string(cfg))
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
@@ -189,15 +190,18 @@ func (w *town) start(send int) *process {
 }
 
 func (p *process) scan(out io.Reader) {
+	defer close(p.quiet)
 	defer close(p.lines)
 	for s := bufio.NewScanner(out); s.Scan(); {
 		p.lines <- s.Text()
 	}
 }
 
-// kill is SIGKILL, and waits. It returns when the process is gone.
+// kill is SIGKILL, and waits. It returns when the process is gone and all that
+// it had said is in lines.
 func (p *process) kill() {
 	_ = p.cmd.Process.Kill() // it may have ended
+	<-p.quiet                // Wait closes the pipe under its reader
 	_ = p.cmd.Wait()         // killed
 }
 
