@@ -486,8 +486,8 @@ func TestHostileCandidates(t *testing.T) {
 		body := (&candidateBody{Candidates: []string{
 			fmt.Sprintf("candidate:1 1 udp 2130706431 %v 5000 typ host", ip)}}).encode()
 
-		var older *signaling.Sealed // an offer of a negotiation that is over
-		genuine := false            // the author himself names the trap
+		var older, latest *signaling.Sealed // older: an offer of a negotiation that is over
+		genuine := false                    // the author himself names the trap
 		l.set(nil, onEnvelopes(func(agent string, e *signaling.Sealed) [][]byte {
 			if e.Kind != signaling.Offer || agent != "agent-b" || e.From != "agent-a" {
 				return [][]byte{e.Bytes()}
@@ -513,11 +513,13 @@ func TestHostileCandidates(t *testing.T) {
 				alter(reseal(t, a.cfg.Identity, foreign), func(f []any) { f[fieldRef] = c.Ref[:] }),
 				reseal(t, a.cfg.Identity, process), // genuine, of the agent's other process
 			}
+			if latest == nil || latest.Hash() != e.Hash() { // an offer may be repeated
+				older, latest = latest, e
+			}
 			if older != nil {
 				past.Ref = older.Hash()
 				out = append(out, reseal(t, a.cfg.Identity, past))
 			}
-			older = e
 			return out
 		}))
 		for range 2 {
