@@ -31,6 +31,7 @@ type Client struct {
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced when the state of a link changes
+	renewed chan struct{} // closed and replaced by Refresh
 	primary string        // label of the first choice that was open last
 }
 
@@ -50,6 +51,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		events:  make(chan Event, eventQueue),
 		closing: make(chan struct{}),
 		changed: make(chan struct{}),
+		renewed: make(chan struct{}),
 	}
 	c.http = c.httpClient()
 	for i, t := range targets {
@@ -193,6 +195,24 @@ func (c *Client) Receive(ctx context.Context) (Event, error) {
 	case <-ctx.Done():
 		return Event{}, fmt.Errorf("signaling: receive: %w", context.Cause(ctx))
 	}
+}
+
+// Refresh connects to every server anew, at once: after a change of the
+// network, connections that look open may lead nowhere, and those that wait for
+// their next attempt need not wait any longer. Envelopes in the queue of a
+// connection that it ends are lost, as when it breaks.
+func (c *Client) Refresh() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.renewed)
+	c.renewed = make(chan struct{})
+}
+
+// refreshed returns the channel that the next Refresh closes.
+func (c *Client) refreshed() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.renewed
 }
 
 // Close sends what Send has queued, as far as that takes no more than a

@@ -647,3 +647,41 @@ func TestClientConfig(t *testing.T) {
 		}
 	}
 }
+
+// TestRefresh: after a change of the network an open connection leads nowhere
+// and another waits for its next attempt. Refresh has both back in three round
+// trips: the connection, the upgrade, the registration.
+func TestRefresh(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.net.Delay = 10 * time.Millisecond
+		w.serve("s1", signaling.ServerConfig{})
+		a := w.client("agent-a", "ws://s1/", "ws://s2/").ready()
+		time.Sleep(5 * time.Minute) // s2 is tried every 30 s by now
+		w.serve("s2", signaling.ServerConfig{})
+		downs := len(a.events(signaling.EventDown))
+
+		a.Refresh()
+		time.Sleep(61 * time.Millisecond)
+		for i := range 2 {
+			if s := a.state(i); s != signaling.StateOpen {
+				t.Errorf("server %d is %v", i, s)
+			}
+		}
+		if got := len(a.events(signaling.EventDown)) - downs; got != 1 {
+			t.Errorf("%d connections ended, want 1", got)
+		}
+		// What is under way when the network changes again is begun again.
+		a.Refresh()
+		time.Sleep(30 * time.Millisecond)
+		a.Refresh()
+		time.Sleep(61 * time.Millisecond)
+		for i := range 2 {
+			if s := a.state(i); s != signaling.StateOpen {
+				t.Errorf("after two changes server %d is %v", i, s)
+			}
+		}
+		if n := len(w.log.named(witness.SignalingConnectionLost)); n != 0 {
+			t.Errorf("%d connections reported as lost", n)
+		}
+	})
+}

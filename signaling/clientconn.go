@@ -41,11 +41,25 @@ func (c *clientConn) ended() bool {
 	}
 }
 
-// connect dials, answers the challenge and waits to be welcome.
-func (l *link) connect() (*clientConn, error) {
+// connect dials, answers the challenge and waits to be welcome, unless Refresh
+// closes renewed meanwhile.
+func (l *link) connect(renewed <-chan struct{}) (*clientConn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), l.c.cfg.ConnectTimeout)
 	defer cancel()
 	defer closeWith(l.c.closing, cancel)()
+	defer closeWith(renewed, cancel)()
+	conn, err := l.open(ctx)
+	select {
+	case <-renewed:
+		if err != nil {
+			err = errRefresh
+		}
+	default:
+	}
+	return conn, err
+}
+
+func (l *link) open(ctx context.Context) (*clientConn, error) {
 
 	raw := new(rawConn)
 	ws, resp, err := websocket.Dial(ctx, l.url, l.c.dialOptions(raw))
@@ -149,7 +163,7 @@ func closeWith(ch <-chan struct{}, f func()) (stop func()) {
 }
 
 // serve uses an accepted connection until it ends, and says why.
-func (l *link) serve(conn *clientConn) error {
+func (l *link) serve(conn *clientConn, renewed <-chan struct{}) error {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	l.set(StateOpen, conn, nil)
@@ -162,6 +176,9 @@ func (l *link) serve(conn *clientConn) error {
 	wg.Go(func() {
 		select {
 		case <-l.c.closing:
+		case <-renewed:
+			cancel(errRefresh)
+			return
 		case <-ctx.Done():
 			return
 		}

@@ -22,6 +22,9 @@ const jitter = 0.2
 // errSpare ends the connection to a spare that is no longer needed.
 var errSpare = errors.New("a server of higher priority is back")
 
+// errRefresh ends a connection that Refresh replaces.
+var errRefresh = errors.New("the network has changed")
+
 // link keeps the connection to one server, with one goroutine: run.
 type link struct {
 	target
@@ -67,13 +70,14 @@ func (l *link) run() {
 	for l.waitWanted() {
 		l.set(StateConnecting, nil, l.status().Err)
 		began := time.Now()
-		conn, err := l.connect()
+		renewed := l.c.refreshed()
+		conn, err := l.connect(renewed)
 		if err == nil {
 			began = time.Now()
 			l.c.cfg.Metrics.SignalingConnected.Add(context.Background(), 1, label)
-			err = l.serve(conn)
+			err = l.serve(conn, renewed)
 			l.c.cfg.Metrics.SignalingConnected.Add(context.Background(), -1, label)
-		} else {
+		} else if !errors.Is(err, errRefresh) {
 			l.failed(err)
 		}
 		if l.c.closed() {
@@ -86,6 +90,9 @@ func (l *link) run() {
 		switch {
 		case errors.Is(err, errSpare):
 			continue
+		case errors.Is(err, errRefresh):
+			delays.Reset() // what failed before is no guide to this network
+			continue
 		case errors.Is(err, ErrReplaced):
 			// A newer process or connection has this key. Coming back would
 			// throw it out in turn, for ever.
@@ -94,22 +101,28 @@ func (l *link) run() {
 		case errors.Is(err, ErrRefused) || errors.As(err, &theirs):
 			l.set(StateRefused, nil, err)
 			spread := 1 + jitter*(2*mathrand.Float64()-1)
-			l.sleep(time.Duration(float64(l.c.cfg.RetryRefused) * spread))
+			l.sleep(time.Duration(float64(l.c.cfg.RetryRefused)*spread), renewed)
 		default:
 			l.set(StateWaiting, nil, err)
-			l.sleep(delays.NextBackOff())
+			if l.sleep(delays.NextBackOff(), renewed) {
+				delays.Reset()
+			}
 		}
 	}
 }
 
-// sleep waits for d or until the client closes.
-func (l *link) sleep(d time.Duration) {
+// sleep waits for d or until the client closes. It reports whether Refresh
+// ended the wait.
+func (l *link) sleep(d time.Duration, renewed <-chan struct{}) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
+	case <-renewed:
+		return true
 	case <-l.c.closing:
 	}
+	return false
 }
 
 // status returns what Servers reports.
@@ -214,7 +227,7 @@ func (l *link) failed(err error) {
 }
 
 func (l *link) lost(err error) {
-	if l.c.closed() || errors.Is(err, errSpare) {
+	if l.c.closed() || errors.Is(err, errSpare) || errors.Is(err, errRefresh) {
 		return
 	}
 	l.c.cfg.Logger.Warn("signaling connection lost", "server", l.label, "error", err)

@@ -70,10 +70,10 @@
 //
 // Both are deterministic as above; payload stands inside a byte string so that
 // what was signed can be verified without encoding it again. Kind is 1 offer, 2
-// answer, 3 candidate or 4 reject. Key is the author's; an empty to-key means
+// answer, 3 candidate, 4 reject or 5 ask. Key is the author's; an empty to-key means
 // whoever is registered under the name. Time is in milliseconds since 1970,
-// UTC. Ref is empty in an offer and otherwise the SHA-256 of the offer's
-// envelope. Nonce is random. The signature is over
+// UTC. Ref is empty in an offer and an ask, and otherwise the SHA-256 of the
+// envelope of the offer or ask. Nonce is random. The signature is over
 // [keys.Statement]{Domain: "agentmesh/v1 " + kind, Mesh: mesh, From: from, To:
 // to, Body: payload}. An envelope is at most [MaxEnvelope] bytes long.
 package signaling

@@ -23,14 +23,15 @@ type Envelope struct {
 	Key, ToKey keys.PublicKey
 	// Instance is the author's running node.
 	Instance Instance
-	// Generation orders the sessions between two agents.
+	// Generation orders the sessions between two agents; in an ask it is the
+	// highest that its author knows of.
 	Generation uint64
 	// Nonce makes the envelope unique.
 	Nonce Nonce
 	// Time is when it was written: UTC, in whole milliseconds.
 	Time time.Time
 	// Ref is the hash of the offer that an answer, candidate or reject belongs
-	// to; zero in an offer.
+	// to; zero in an offer and in an ask.
 	Ref Hash
 	// Body is opaque here; at most MaxBody bytes.
 	Body []byte
@@ -183,7 +184,7 @@ func (p *payload) envelope() (Envelope, error) {
 		Kind: Kind(p.Kind), Mesh: p.Mesh, From: p.From, To: p.To, Instance: p.Instance,
 		Generation: p.Generation, Nonce: p.Nonce, Body: p.Body,
 	}
-	if p.Kind < uint64(Offer) || p.Kind > uint64(Reject) {
+	if p.Kind < uint64(Offer) || p.Kind > uint64(Ask) {
 		return e, &VersionError{Ours: version, Theirs: version, Type: p.Kind}
 	}
 	if p.Time > maxTime {
@@ -215,7 +216,7 @@ func (e *Envelope) check() error {
 	bad := func(field, reason string, err error) error {
 		return &FormatError{What: field, Reason: reason, Err: err}
 	}
-	if e.Kind < Offer || e.Kind > Reject {
+	if e.Kind < Offer || e.Kind > Ask {
 		return bad("Kind", fmt.Sprintf("%d is no kind", e.Kind), nil)
 	}
 	if err := keys.CheckMesh(e.Mesh); err != nil {
@@ -238,9 +239,9 @@ func (e *Envelope) check() error {
 		return bad("Nonce", "none", nil)
 	case e.Time.Before(time.UnixMilli(0)) || e.Time.UnixMilli() > maxTime:
 		return bad("Time", "not in the years 1970 to 9999", nil)
-	case e.Kind == Offer && !e.Ref.IsZero():
-		return bad("Ref", "an offer has none", nil)
-	case e.Kind != Offer && e.Ref.IsZero():
+	case e.Kind.first() && !e.Ref.IsZero():
+		return bad("Ref", e.Kind.String()+" has none", nil)
+	case !e.Kind.first() && e.Ref.IsZero():
 		return bad("Ref", e.Kind.String()+" names no offer", nil)
 	case len(e.Body) > MaxBody:
 		return fmt.Errorf("body of %d bytes: %w", len(e.Body), ErrTooLarge)

@@ -45,10 +45,11 @@ const (
 	Offer     Kind = 1 // asks for a session
 	Answer    Kind = 2 // agrees to the offer that Ref names
 	Candidate Kind = 3 // a further address for the session of the offer that Ref names
-	Reject    Kind = 4 // declines the offer that Ref names
+	Reject    Kind = 4 // declines the offer, or the ask, that Ref names
+	Ask       Kind = 5 // asks the recipient for an offer of a generation above its own
 )
 
-// String returns "offer", "answer", "candidate" or "reject".
+// String returns "offer", "answer", "candidate", "reject" or "ask".
 func (k Kind) String() string {
 	switch k {
 	case Offer:
@@ -59,6 +60,12 @@ func (k Kind) String() string {
 		return "candidate"
 	case Reject:
 		return "reject"
+	case Ask:
+		return "ask"
 	}
 	return "unknown"
 }
+
+// first reports whether an envelope of this kind begins something and so refers
+// to no other.
+func (k Kind) first() bool { return k == Offer || k == Ask }

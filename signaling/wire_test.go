@@ -216,7 +216,7 @@ func TestSealFillsIn(t *testing.T) {
 // A signature for one kind, mesh, author or recipient is none for another.
 func TestSignatureIsBoundToItsPurpose(t *testing.T) {
 	for name, change := range map[string]func(*Sealed){
-		"kind": func(s *Sealed) { s.Kind = Reject },
+		"kind": func(s *Sealed) { s.Kind = Ask },
 		"mesh": func(s *Sealed) { s.Mesh = "other" },
 		"from": func(s *Sealed) { s.From = "agent-x" },
 		"to":   func(s *Sealed) { s.To = "agent-x" },
@@ -233,7 +233,7 @@ func TestSignatureIsBoundToItsPurpose(t *testing.T) {
 func TestEnvelopeRules(t *testing.T) {
 	a := fixedIdentity(t, "agent-a", 1)
 	for field, change := range map[string]func(*Envelope){
-		"Kind":     func(e *Envelope) { e.Kind = 5 },
+		"Kind":     func(e *Envelope) { e.Kind = 6 },
 		"Mesh":     func(e *Envelope) { e.Mesh = "" },
 		"To":       func(e *Envelope) { e.To = "agent-a" },
 		"To ":      func(e *Envelope) { e.To = "*" },
@@ -457,7 +457,7 @@ func TestServerName(t *testing.T) {
 func TestNames(t *testing.T) {
 	seen := map[string]bool{}
 	for _, s := range []fmt.Stringer{
-		Offer, Answer, Candidate, Reject, Kind(0),
+		Offer, Answer, Candidate, Reject, Ask, Kind(0),
 		CodeNotRegistered, CodeBadSender, CodeRateLimited, CodeTooLarge, CodeReplaced, CodeRefused,
 		CodeDraining, CodeVersion, CodeProtocol, CodeWrongServer, Code(99),
 		EventEnvelope, EventJoined, EventLeft, EventNotice, EventUp, EventDown, EventKind(99),
