@@ -17,6 +17,8 @@ type verified struct {
 	// learn is set when trust does not know the key, this side dialled, and
 	// the policy learns.
 	learn bool
+	// carrier is the neighbour that passed it on, "" when none did.
+	carrier string
 }
 
 // dispatch takes what comes from signaling until the Node closes.
@@ -31,10 +33,14 @@ func (n *Node) dispatch() {
 		}
 		switch ev.Kind {
 		case signaling.EventEnvelope:
-			n.admit(ev.Envelope, ev.Server)
+			n.admit(ev.Envelope, ev.Server, "")
 		case signaling.EventJoined:
 			if p := n.lookup(ev.Agent); p != nil {
-				p.post(p.repeat)
+				p.post(p.hinted)
+			}
+		case signaling.EventUp:
+			for _, p := range n.allPeers() {
+				p.post(p.hinted)
 			}
 		case signaling.EventNotice:
 			if ev.Notice.Code == signaling.CodeNotRegistered {
@@ -46,15 +52,7 @@ func (n *Node) dispatch() {
 
 // absent passes on that a server does not know the recipient of an envelope.
 func (n *Node) absent(ref signaling.Hash, server string) {
-	n.mu.Lock()
-	var waiting []*Peer
-	for _, m := range n.peers {
-		if !m.connected {
-			waiting = append(waiting, m.peer)
-		}
-	}
-	n.mu.Unlock()
-	for _, p := range waiting {
+	for _, p := range n.allPeers() {
 		p.post(func() { p.absent(ref, server) })
 	}
 }
@@ -63,7 +61,9 @@ func (n *Node) absent(ref signaling.Hash, server string) {
 // cheaper than the next, and nothing of the body is looked at before trust and
 // signature are checked. A failure is charged to who delivered the envelope:
 // junk that claims to be from an agent says nothing about that agent.
-func (n *Node) admit(raw []byte, via string) {
+func (n *Node) admit(raw []byte, via, carrier string) {
+	n.door.Lock()
+	defer n.door.Unlock()
 	e, err := signaling.Parse(raw)
 	if err != nil {
 		n.obs.misdelivered(n.ctx, via, err.Error())
@@ -93,7 +93,8 @@ func (n *Node) admit(raw []byte, via string) {
 			return
 		}
 	}
-	if e.Kind != signaling.Offer && n.lookup(e.From) == nil {
+	begins := e.Kind == signaling.Offer || e.Kind == signaling.Ask
+	if !begins && n.lookup(e.From) == nil {
 		return // of a negotiation that is over
 	}
 	if n.failures.full(now, via, e.Key) {
@@ -107,7 +108,7 @@ func (n *Node) admit(raw []byte, via string) {
 	learn := trustErr == nil && verdict.Decision == keys.Unknown && n.mayLearn(e)
 	// An author who is not trusted gets an answer, and is told of, at a bounded
 	// rate; beyond it not even a signature is checked for him.
-	if !trusted && !learn && (e.Kind != signaling.Offer && e.Kind != signaling.Answer || !n.rejects.Allow()) {
+	if !trusted && !learn && (!begins && e.Kind != signaling.Answer || !n.rejects.Allow()) {
 		n.obs.security(n.ctx, witness.UnauthorizedConnectionAttempt, e.From, via)
 		return
 	}
@@ -144,7 +145,7 @@ func (n *Node) admit(raw []byte, via string) {
 		n.obs.security(n.ctx, witness.ReplayRejected, e.From, via)
 		return
 	}
-	n.deliver(verified{e, learn})
+	n.deliver(verified{e, learn, carrier})
 }
 
 // mayLearn reports whether a key that trust does not know may be learned: only
@@ -159,11 +160,13 @@ func (n *Node) mayLearn(e *signaling.Sealed) bool {
 	return m != nil && m.dialled
 }
 
-// deliver hands an envelope to its Peer; an offer may make one.
+// deliver hands an envelope to its Peer; an offer may make one, and so may an
+// ask, from an agent that had one with a former process of this agent.
 func (n *Node) deliver(v verified) {
+	begins := v.Kind == signaling.Offer || v.Kind == signaling.Ask
 	n.mu.Lock()
 	m := n.peers[v.From]
-	if m == nil && v.Kind == signaling.Offer && !n.closed {
+	if m == nil && begins && !n.closed {
 		if len(n.peers) >= maxPeers || n.incoming >= maxIncoming || len(n.accepted) >= acceptBacklog {
 			n.mu.Unlock()
 			n.refuse(v.Sealed, rejectBusy, "too many connections")
@@ -171,7 +174,7 @@ func (n *Node) deliver(v verified) {
 		}
 		m = n.join(v.From, false)
 	}
-	if m == nil || v.Kind != signaling.Offer {
+	if m == nil || !begins {
 		n.mu.Unlock()
 		if m != nil {
 			m.peer.post(func() { m.peer.envelope(v) })

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/infrafabric/agentmesh/keys"
@@ -18,6 +19,7 @@ import (
 //
 //	offerer:  offer ─► wait for answer ─► open ─► hello ─► session
 //	answerer: answer ──────────────────► open ─► hello ─► session
+//	asker:    ask ─► until an offer comes, which is answered
 //
 // Until the connection opens each side repeats its description, unchanged and
 // by the next route, so a lost envelope costs half a second and a duplicate
@@ -26,7 +28,13 @@ type attempt struct {
 	peer    *Peer
 	order   order
 	offerer bool
+	asks    bool // it only asks for an offer
 	started time.Time
+
+	why      Reason // the session is made
+	replaces bool   // the Peer had a session before
+	relayed  bool   // and the last was on a relay
+	carrier  string // the neighbour through which the other side's offer came
 
 	inbox chan verified // answers, candidates, rejects
 	nudge chan struct{} // capacity 1: repeat the description now
@@ -36,6 +44,7 @@ type attempt struct {
 	keyed  bool                    // an offer to one key
 	cancel context.CancelCauseFunc // ends the attempt
 
+	opened  atomic.Bool       // the connection has opened
 	ref     signaling.Hash    // the offer's hash; names the negotiation
 	answers *signaling.Sealed // the other side's offer, nil when this side offers
 
@@ -64,6 +73,14 @@ func newAttempt(p *Peer, o order, offerer bool) *attempt {
 	}
 }
 
+// below reports whether a session of that order makes the attempt pointless.
+func (a *attempt) below(o order) bool {
+	if a.asks {
+		return a.order.generation < o.generation
+	}
+	return a.order.compare(o) < 0
+}
+
 // deliver hands a verified envelope to the attempt without blocking.
 func (a *attempt) deliver(e verified) {
 	select {
@@ -82,13 +99,13 @@ func (a *attempt) repeat() {
 }
 
 // newConn creates the connection and the parts of the binding known so far.
-func (a *attempt) newConn() error {
+func (a *attempt) newConn(ctx context.Context) error {
 	n := a.peer.node
 	cert, err := n.certificate(time.Now())
 	if err != nil {
 		return err
 	}
-	c, err := n.connector.New(cert)
+	c, err := n.connector.New(cert, a.options(ctx))
 	if err != nil {
 		return err
 	}
@@ -96,6 +113,26 @@ func (a *attempt) newConn() error {
 	a.bind = binding{mesh: n.cfg.Mesh, local: n.cfg.Identity.ID(), remote: a.peer.id,
 		localInst: n.instance, localCert: cert.Fingerprint()}
 	return nil
+}
+
+// options says what the connection may use. A session that replaces another
+// takes what works soonest; one that tries the direct path has no relay to take.
+func (a *attempt) options(ctx context.Context) connOptions {
+	cfg := &a.peer.node.cfg
+	o := connOptions{relayWait: cfg.Paths.RelayAfter}
+	if a.replaces {
+		o.relayWait = min(o.relayWait, replaceRelayWait)
+	}
+	if a.relayed {
+		o.relayWait = 0
+	}
+	if cfg.TURN == nil || a.why == ReasonDirectPath {
+		return o
+	}
+	if r, ok := cfg.TURN.Pick(ctx); ok {
+		o.relay = &r
+	}
+	return o
 }
 
 // seal signs an envelope to the other side.
@@ -110,7 +147,7 @@ func (a *attempt) seal(kind signaling.Kind, body []byte) (*signaling.Sealed, err
 // offer makes the offer. The Peer must know the attempt by its hash before the
 // offer leaves, so sending it is left to connect.
 func (a *attempt) offer(ctx context.Context) (*signaling.Sealed, error) {
-	if err := a.newConn(); err != nil {
+	if err := a.newConn(ctx); err != nil {
 		return nil, err
 	}
 	sdp, err := a.conn.Offer(ctx)
@@ -118,7 +155,7 @@ func (a *attempt) offer(ctx context.Context) (*signaling.Sealed, error) {
 		return nil, err
 	}
 	a.localTypes.addSDP(sdp)
-	env, err := a.seal(signaling.Offer, (&descriptionBody{SDP: sdp, Fingerprint: a.bind.localCert}).encode())
+	env, err := a.seal(signaling.Offer, (&descriptionBody{SDP: sdp, Fingerprint: a.bind.localCert, Reason: a.why}).encode())
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +170,8 @@ func (a *attempt) answer(ctx context.Context, offer *signaling.Sealed) (*signali
 	if err != nil {
 		return nil, err
 	}
-	if err := a.newConn(); err != nil {
+	a.why = d.Reason
+	if err := a.newConn(ctx); err != nil {
 		return nil, err
 	}
 	a.bind.offer = a.ref
@@ -144,7 +182,7 @@ func (a *attempt) answer(ctx context.Context, offer *signaling.Sealed) (*signali
 		return nil, err
 	}
 	a.localTypes.addSDP(sdp)
-	env, err := a.seal(signaling.Answer, (&descriptionBody{SDP: sdp, Fingerprint: a.bind.localCert}).encode())
+	env, err := a.seal(signaling.Answer, (&descriptionBody{SDP: sdp, Fingerprint: a.bind.localCert, Reason: a.why}).encode())
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +209,7 @@ func (a *attempt) accept(e verified) error {
 // candidates meanwhile.
 func (a *attempt) connect(ctx context.Context, description *signaling.Sealed) error {
 	var (
-		route      int
+		round      int
 		nudges     int
 		wait       = resendFirst
 		timer      = time.NewTimer(wait)
@@ -180,7 +218,7 @@ func (a *attempt) connect(ctx context.Context, description *signaling.Sealed) er
 	)
 	defer timer.Stop()
 	a.outgoing = []*signaling.Sealed{description}
-	a.send(ctx, route)
+	a.send(ctx, round)
 	for {
 		select {
 		case <-a.conn.Opened():
@@ -190,20 +228,20 @@ func (a *attempt) connect(ctx context.Context, description *signaling.Sealed) er
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-timer.C:
-			route++
-			a.send(ctx, route)
+			round++
+			a.send(ctx, round)
 			wait = min(2*wait, resendMax)
 			timer.Reset(wait)
 		case <-a.nudge:
 			if nudges++; nudges <= maxNudges {
-				a.send(ctx, route)
+				a.send(ctx, round)
 			}
 		case c, ok := <-candidates:
 			if !ok {
 				candidates = nil
 				continue
 			}
-			if err := a.sendCandidates(ctx, c, candidates, route); err != nil {
+			if err := a.sendCandidates(ctx, c, candidates, round); err != nil {
 				return err
 			}
 		case e := <-a.inbox:
@@ -237,28 +275,78 @@ func (a *attempt) connect(ctx context.Context, description *signaling.Sealed) er
 	}
 }
 
-// send passes the description, and the candidates that followed it, to
-// signaling. Failing is no reason to give up: the next repetition may find a
-// server.
-func (a *attempt) send(ctx context.Context, route int) {
-	for _, e := range a.outgoing {
-		a.post(ctx, e, route)
+// announce tells the loop by which hash the attempt can be heard of, before its
+// envelope leaves.
+func (a *attempt) announce(env *signaling.Sealed) error {
+	p := a.peer
+	keyed := (a.offerer || a.asks) && !env.ToKey.IsZero()
+	if !p.post(func() { a.known, a.keyed = a.ref, keyed }) {
+		return context.Cause(p.ctx)
+	}
+	return nil
+}
+
+// ask asks for an offer, by every route and again and again, until one has come
+// and ends ctx, or time is over. It returns why it ended.
+func (a *attempt) ask(ctx context.Context) error {
+	env, err := a.seal(signaling.Ask, (&askBody{Reason: a.why}).encode())
+	if err != nil {
+		return err
+	}
+	a.ref = env.Hash()
+	if err := a.announce(env); err != nil {
+		return err
+	}
+	a.outgoing = []*signaling.Sealed{env}
+	wait := resendFirst
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	nudges := 0
+	for round := 0; ; {
+		a.send(ctx, round)
+		select {
+		case <-timer.C:
+			round++
+			wait = min(2*wait, resendMax)
+			timer.Reset(wait)
+		case <-a.nudge:
+			if nudges++; nudges > maxNudges {
+				a.nudge = nil
+			}
+		case e := <-a.inbox:
+			if e.Kind != signaling.Reject {
+				continue
+			}
+			r, err := decodeReject(e.Body)
+			if err != nil {
+				return err
+			}
+			return &rejectedError{code: r.Code, text: safeText(r.Text)}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 }
 
-func (a *attempt) post(ctx context.Context, e *signaling.Sealed, route int) {
-	bounded, cancel := context.WithTimeout(ctx, sendWait)
-	defer cancel()
-	server, err := a.peer.node.signaler.Send(bounded, e.Bytes(), route)
+// send passes the description, and the candidates that followed it, on. Failing
+// is no reason to give up: the next repetition may find a way.
+func (a *attempt) send(ctx context.Context, round int) {
+	for _, e := range a.outgoing {
+		a.post(ctx, e, round)
+	}
+}
+
+func (a *attempt) post(ctx context.Context, e *signaling.Sealed, round int) {
+	way, err := a.peer.node.send(ctx, a, e, round)
 	if err == nil {
-		a.server = server
+		a.server = way
 	} else if ctx.Err() == nil {
 		a.peer.note(fmt.Sprintf("%s not sent: %v", e.Kind, err))
 	}
 }
 
 // sendCandidates sends one candidate and those that are ready with it.
-func (a *attempt) sendCandidates(ctx context.Context, first string, more <-chan string, route int) error {
+func (a *attempt) sendCandidates(ctx context.Context, first string, more <-chan string, round int) error {
 	list := []string{first}
 	for ready := true; ready; {
 		select {
@@ -278,7 +366,7 @@ func (a *attempt) sendCandidates(ctx context.Context, first string, more <-chan 
 		return err
 	}
 	a.outgoing = append(a.outgoing, env)
-	a.post(ctx, env, route)
+	a.post(ctx, env, round)
 	a.peer.node.obs.event(ctx, witness.ICECandidateSent, a.peer.id, witness.Info, map[string]any{"count": len(list)})
 	return nil
 }
@@ -312,8 +400,9 @@ func (a *attempt) establish(ctx context.Context, description *signaling.Sealed) 
 		return nil, nil, err
 	}
 	a.connectedPath = true
+	a.opened.Store(true)
 	s := newSession(a.peer.node, a.peer.led, a.conn, a.order)
-	s.bind, s.remoteKey = a.bind, a.key
+	s.bind, s.remoteKey, s.peer, s.why = a.bind, a.key, a.peer, a.why
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	a.peer.work.Go(func() { a.heed(ctx, cancel) })
@@ -363,8 +452,11 @@ func (a *attempt) close() {
 // story says in one sentence how far a failed attempt came.
 func (a *attempt) story() string {
 	who := "answer to its offer"
-	if a.offerer {
+	switch {
+	case a.offerer:
 		who = "offer"
+	case a.asks:
+		who = "wish for an offer"
 	}
 	via := "not sent"
 	if a.server != "" {
@@ -375,12 +467,25 @@ func (a *attempt) story() string {
 	case a.connectedPath:
 		return fmt.Sprintf("connected, but %v", a.err)
 	case a.answered:
-		return fmt.Sprintf("%s %s; no path found between local candidates (%s) and remote ones (%s), and no relay is configured",
-			who, via, a.localTypes, a.remoteTypes)
+		return fmt.Sprintf("%s %s; no path found between local candidates (%s) and remote ones (%s), and %s",
+			who, via, a.localTypes, a.remoteTypes, a.relayStory())
 	case waited:
 		return fmt.Sprintf("%s %s; no answer within %v", who, via, time.Since(a.started).Round(time.Millisecond))
 	}
 	return fmt.Sprintf("%s %s; %v", who, via, a.err)
+}
+
+// relayStory says what part a relay had.
+func (a *attempt) relayStory() string {
+	switch {
+	case a.peer.node.cfg.TURN == nil:
+		return "no relay is configured"
+	case a.why == ReasonDirectPath:
+		return "only a direct path was tried"
+	case a.localTypes["relay"] == 0:
+		return "no relay gave an address"
+	}
+	return "the relay did not help"
 }
 
 // errAttemptTimeout is the cause of an attempt's context after attemptTimeout.

@@ -32,6 +32,15 @@ type Config struct {
 	// agent behind a NAT learns its public address. Default: none.
 	STUN []string
 
+	// TURN chooses the relay (RFC 8656) that each session may fall back to, for
+	// agents between which no direct path exists. Default: none.
+	TURN Relays
+	// Recovery is how a Peer notices that the other side is out of reach, and
+	// how it gets back.
+	Recovery Recovery
+	// Paths is when a Peer uses direct paths and when a relay.
+	Paths Paths
+
 	// Handler, when set, takes every incoming message instead of Receive. It
 	// is called from one goroutine per Peer, in order, and a message counts as
 	// delivered when it returns, so a slow handler holds its sender back. ctx
@@ -49,6 +58,12 @@ type Config struct {
 	// buffers where it grants them. When a Net has loopback interfaces only,
 	// loopback addresses are offered to peers, otherwise never.
 	Net transport.Net
+	// NetworkChanged blocks until the machine's network has changed, or ctx
+	// ends, and is called again and again. Every Peer then makes a new session
+	// at once. Default: what the operating system tells of its interfaces and
+	// addresses when Net is not set, and nothing when it is. An error ends the
+	// watch and is logged.
+	NetworkChanged func(ctx context.Context) error
 	// HTTPClient dials the signaling servers; its transport is the place for
 	// proxies and private certificate authorities. Default: http.DefaultClient.
 	HTTPClient *http.Client
@@ -96,6 +111,13 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Window < minWindow || c.Window > 1<<40 {
 		return c, &ConfigError{"Window", "must be between 64 KiB and 1 TiB"}
+	}
+	var err error
+	if c.Recovery, err = c.Recovery.withDefaults(); err != nil {
+		return c, err
+	}
+	if c.Paths, err = c.Paths.withDefaults(); err != nil {
+		return c, err
 	}
 	if c.HTTPClient == nil {
 		c.HTTPClient = http.DefaultClient

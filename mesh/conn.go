@@ -3,6 +3,7 @@ package mesh
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/pion/transport/v5"
 
@@ -46,6 +47,11 @@ type conn interface {
 	// Wait blocks while more is queued than the high-water mark. With a context
 	// that has ended it tells whether that is so, beside a goroutine that waits.
 	Wait(ctx context.Context) error
+	// Queued is how many bytes were written and not yet acknowledged by the
+	// other side's transport.
+	Queued() uint64
+	// Packets counts what was sent and received on the present path.
+	Packets() (sent, received uint64)
 	// Drain blocks until nothing is queued or ctx ends.
 	Drain(ctx context.Context) error
 
@@ -55,7 +61,13 @@ type conn interface {
 
 // connector makes connections.
 type connector interface {
-	New(cert *keys.Certificate) (conn, error)
+	New(cert *keys.Certificate, o connOptions) (conn, error)
+}
+
+// connOptions is what differs from one connection to the next.
+type connOptions struct {
+	relay     *Relay        // to gather a candidate from; nil for none
+	relayWait time.Duration // for a direct path, before the relay is taken
 }
 
 // connectorConfig is what a connector needs of the Config.

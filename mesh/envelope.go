@@ -14,12 +14,15 @@ type (
 	descriptionBody struct {
 		SDP         string
 		Fingerprint keys.Fingerprint // of the author's DTLS certificate
+		Reason      Reason           // why the session is made; an answer repeats it
 	}
+	// askBody says why its author wants an offer.
+	askBody struct{ Reason Reason }
 	// candidateBody carries candidates found after the description left.
 	candidateBody struct {
 		Candidates []string // candidate-attribute values (RFC 8839 §5.1)
 	}
-	// rejectBody says that an offer will not be answered.
+	// rejectBody says that an offer will not be answered, or an ask not heeded.
 	rejectBody struct {
 		Code rejectCode
 		Text string
@@ -65,7 +68,28 @@ func (e *rejectedError) Unwrap() error {
 func (e *rejectedError) final() bool { return e.code == rejectUntrusted || e.code == rejectReplaced }
 
 func (d *descriptionBody) encode() []byte {
-	return cbor.AppendBytes(cbor.AppendText(cbor.AppendArray(nil, 2), d.SDP), d.Fingerprint[:])
+	b := cbor.AppendBytes(cbor.AppendText(cbor.AppendArray(nil, 3), d.SDP), d.Fingerprint[:])
+	return cbor.AppendUint(b, uint64(d.Reason))
+}
+
+func (a *askBody) encode() []byte {
+	return cbor.AppendUint(cbor.AppendArray(nil, 1), uint64(a.Reason))
+}
+
+func decodeAsk(b []byte) (a askBody, err error) {
+	r := cbor.NewReader(b)
+	r.Array(1)
+	a.Reason = readReason(r)
+	return a, bodyDone(r)
+}
+
+// readReason reads a reason. One that this version does not know makes no
+// difference to what is done.
+func readReason(r *cbor.Reader) Reason {
+	if v := r.UintMax(255); v < uint64(reasonEnd) {
+		return Reason(v)
+	}
+	return ReasonRequested
 }
 
 func (c *candidateBody) encode() []byte {
@@ -109,9 +133,10 @@ func bodyDone(r *cbor.Reader) error {
 // would override a media-level one: RFC 8122 §5.)
 func decodeDescription(b []byte) (*descriptionBody, error) {
 	r := cbor.NewReader(b)
-	r.Array(2)
+	r.Array(3)
 	d := &descriptionBody{SDP: r.Text(maxSDP)}
 	r.Fixed(d.Fingerprint[:])
+	d.Reason = readReason(r)
 	if err := bodyDone(r); err != nil {
 		return nil, err
 	}

@@ -291,7 +291,8 @@ func (m *model) stated(l *modelLink, which int) error {
 		l.toS = slices.Delete(l.toS, i, i+1)
 	}
 	m.note("session %d: position %+v", l.gen, p)
-	return m.s.led.stated(l.s, []position{p})
+	_, err := m.s.led.stated(l.s, []position{p})
+	return err
 }
 
 // open begins a session; both hellos are written now and read later.
@@ -386,7 +387,7 @@ func (m *model) settle() error {
 		}
 		m.acknowledge(l)
 		for _, p := range l.toS {
-			if err := m.s.led.stated(l.s, []position{p}); err != nil {
+			if _, err := m.s.led.stated(l.s, []position{p}); err != nil {
 				return err
 			}
 		}

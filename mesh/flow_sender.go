@@ -23,6 +23,7 @@ type sender struct {
 
 	cursor uint64 // next number to travel
 	high   uint64 // highest number that ever travelled to this receiver
+	acked  uint64 // highest number that it says it has received
 	credit uint64 // byte count the receiver allows
 	skip   bool   // a skip must travel before the next record
 }
@@ -81,13 +82,14 @@ func (s *sender) resume(pos *position, sameReceiver bool, window uint64) (delive
 		}
 		s.cursor = max(pos.Received+1, s.base())
 		s.skip = pos.Received+1 < s.base()
+		s.acked = s.cursor - 1
 		return delivered, nil, nil
 	}
 	if n := s.high + 1 - s.base(); sameReceiver && s.high >= s.base() {
 		unknown = takeIDs(s.drop(int(n)))
 	}
 	s.cursor = s.base()
-	s.high = s.cursor - 1
+	s.high, s.acked = s.cursor-1, s.cursor-1
 	s.credit = s.baseBytes() + window
 	s.skip = s.cursor > 1
 	return nil, unknown, nil
@@ -103,6 +105,7 @@ func (s *sender) position(p position) (delivered []heldRecord, err error) {
 		return nil, protocolErrorf("flow %d: delivered %d of %d received", s.flow, p.Delivered, p.Received)
 	}
 	s.credit = max(s.credit, p.Credit)
+	s.acked = max(s.acked, p.Received)
 	if p.Delivered >= s.base() {
 		delivered = s.drop(int(p.Delivered - s.base() + 1))
 	}
@@ -150,6 +153,10 @@ func (s *sender) ready() bool {
 	i := s.cursor - s.base()
 	return i < uint64(len(s.held)) && s.held[i].end <= s.credit
 }
+
+// outstanding reports whether records are on their way: they have travelled by
+// the present session and are not acknowledged.
+func (s *sender) outstanding() bool { return s.cursor > max(s.acked+1, s.base()) }
 
 // waiting reports whether travel would return something.
 func (s *sender) waiting() bool { return len(s.held) > 0 && (s.skip || s.ready()) }

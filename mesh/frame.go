@@ -23,6 +23,7 @@ const (
 	kindSkip
 	kindEcho
 	kindGoodbye
+	kindEnvelope
 	kindEnd // one past the last
 )
 
@@ -52,8 +53,15 @@ type (
 		Offset uint64 // bytes of all records before it, as credit counts them
 	}
 	echoFrame struct {
-		Ping uint64 // the sender's clock in microseconds, or 0 for none
-		Pong uint64 // the other side's Ping that this answers, or 0
+		Ping     uint64 // the sender's clock in microseconds, or 0 for none
+		Pong     uint64 // the other side's Ping that this answers, or 0
+		Sent     uint64 // packets that the sender has sent on this path
+		Received uint64 // and received
+	}
+	// envelopeFrame carries an envelope of package signaling: the author's own
+	// for the other side, or one that a neighbour passes on or is to pass on.
+	envelopeFrame struct {
+		Envelope []byte
 	}
 	goodbyeFrame struct {
 		Code goodbyeCode
@@ -191,12 +199,26 @@ func decodeSkipFrame(b []byte) (f skipFrame, err error) {
 }
 
 func (f *echoFrame) encode() []byte {
-	return cbor.AppendUint(cbor.AppendUint(frameHead(nil, kindEcho, 2), f.Ping), f.Pong)
+	b := frameHead(nil, kindEcho, 4)
+	for _, n := range [...]uint64{f.Ping, f.Pong, f.Sent, f.Received} {
+		b = cbor.AppendUint(b, n)
+	}
+	return b
 }
 
 func decodeEchoFrame(b []byte) (f echoFrame, err error) {
-	r := readFrame(b, 2)
-	f.Ping, f.Pong = r.Uint(), r.Uint()
+	r := readFrame(b, 4)
+	f.Ping, f.Pong, f.Sent, f.Received = r.Uint(), r.Uint(), r.Uint(), r.Uint()
+	return f, frameDone(r)
+}
+
+func (f *envelopeFrame) encode() []byte {
+	return cbor.AppendBytes(frameHead(nil, kindEnvelope, 1), f.Envelope)
+}
+
+func decodeEnvelopeFrame(b []byte) (f envelopeFrame, err error) {
+	r := readFrame(b, 1)
+	f.Envelope = r.Bytes(maxFrame)
 	return f, frameDone(r)
 }
 

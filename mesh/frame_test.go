@@ -29,12 +29,13 @@ func goldenFrames(t testing.TB) map[string][]byte {
 		"part":      (&partFrame{Total: 70000, Offset: 16320, Bytes: []byte("bytes")}).encode(),
 		"positions": (&positionsFrame{Positions: pos}).encode(),
 		"skip":      (&skipFrame{Flow: 0, Number: 12, Offset: 4096}).encode(),
-		"echo":      (&echoFrame{Ping: 123456, Pong: 0}).encode(),
+		"echo":      (&echoFrame{Ping: 123456, Pong: 0, Sent: 70, Received: 65536}).encode(),
 		"goodbye":   (&goodbyeFrame{Code: goodbyeReplaced, Text: "why"}).encode(),
+		"envelope":  (&envelopeFrame{Envelope: []byte("signed elsewhere")}).encode(),
 	}
 }
 
-var frameOrder = []string{"hello", "batch", "part", "positions", "skip", "echo", "goodbye"}
+var frameOrder = []string{"hello", "batch", "part", "positions", "skip", "echo", "goodbye", "envelope"}
 
 func goldenBinding() binding {
 	return binding{mesh: "golden", local: "agent-a", remote: "agent-b",
@@ -72,6 +73,8 @@ func decodeAny(b []byte) error {
 		_, err = decodeEchoFrame(b)
 	case kindGoodbye:
 		_, err = decodeGoodbyeFrame(b)
+	case kindEnvelope:
+		_, err = decodeEnvelopeFrame(b)
 	}
 	return err
 }

@@ -59,6 +59,8 @@ func (e *hubEnd) put(ev signaling.Event) {
 	}
 }
 
+func (e *hubEnd) Refresh() {}
+
 func (e *hubEnd) WaitReady(context.Context) error { return nil }
 
 func (e *hubEnd) Send(_ context.Context, raw []byte, _ int) (string, error) {
@@ -172,6 +174,11 @@ func startNode(t testing.TB, h *hub, c connector, cfg Config) *Node {
 		t.Fatal(err)
 	}
 	if c == nil {
+		if cfg.Net == nil {
+			if cfg.Net, err = LoopbackNet(); err != nil {
+				t.Fatal(err)
+			}
+		}
 		if c, err = newWebRTCConnector(connectorConfig{stun: cfg.STUN, net: cfg.Net, log: n.log}); err != nil {
 			t.Fatal(err)
 		}

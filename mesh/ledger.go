@@ -43,6 +43,10 @@ type ledger struct {
 	doubt     uint64   // the last one given up because the receiver forgot
 	top       *session // data leaves by it; nil between sessions
 
+	// overdueFrom is when what is outstanding last made progress: it began, or
+	// some of it was acknowledged. Zero when nothing is.
+	overdueFrom time.Time
+
 	told     uint64      // credit in the last position that travelled
 	ackDue   bool        // the position has news
 	ackNow   bool        // and they must not wait any longer
@@ -96,7 +100,7 @@ func (l *ledger) closed(tenancy int) error {
 func (l *ledger) end(cause error) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.open, l.cause, l.top = false, cause, nil
+	l.open, l.cause, l.top, l.overdueFrom = false, cause, nil, time.Time{}
 	if l.ackTimer != nil {
 		l.ackTimer.Stop()
 		l.ackArmed = false // or the next Peer would wait for it in vain

@@ -3,6 +3,7 @@ package mesh
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/infrafabric/agentmesh/signaling"
 )
@@ -80,7 +81,7 @@ func (l *ledger) attach(s *session, h *helloBody) (unknown []string, displaced b
 		l.told, l.ackDue, l.ackNow = l.in.credit, false, false
 	}
 	l.theirs = h.State
-	l.top = s
+	l.top, l.overdueFrom = s, time.Time{}
 	if l.ackDue {
 		l.ackNow = true
 	}
@@ -106,7 +107,27 @@ func (l *ledger) detach(s *session) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.top == s {
-		l.top = nil
+		l.top, l.overdueFrom = nil, time.Time{}
+	}
+}
+
+// unacknowledged is since when what is outstanding on the session has made no
+// progress, zero when nothing is outstanding there.
+func (l *ledger) unacknowledged(s *session) time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.top != s {
+		return time.Time{}
+	}
+	return l.overdueFrom
+}
+
+// forgive starts the wait for acknowledgements afresh.
+func (l *ledger) forgive(now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.overdueFrom.IsZero() {
+		l.overdueFrom = now
 	}
 }
 
@@ -129,6 +150,7 @@ type work struct {
 	skip      *skipFrame
 	records   [][]byte
 	positions []position
+	begins    bool // nothing was outstanding before
 }
 
 // collect returns what the session should send now; nothing when it is not
@@ -140,6 +162,9 @@ func (l *ledger) collect(s *session) (w work) {
 		return work{}
 	}
 	w.skip, w.records = l.out.travel(maxTree, batchSize)
+	if l.overdueFrom.IsZero() && l.out.outstanding() {
+		l.overdueFrom, w.begins = time.Now(), true
+	}
 	if l.ackDue && (l.ackNow || len(w.records) > 0) {
 		l.ackDue, l.ackNow = false, false
 		if p, ok := l.in.position(); ok {
@@ -205,18 +230,26 @@ func (l *ledger) skipTo(s *session, f *skipFrame) error {
 	return err
 }
 
-// stated merges positions that came by the session.
-func (l *ledger) stated(s *session, list []position) error {
+// stated merges positions that came by the session. It reports whether they
+// acknowledge more than was known.
+func (l *ledger) stated(s *session, list []position) (progress bool, err error) {
 	pos, err := soleMessagePosition(list)
 	if err != nil || pos == nil {
-		return err
+		return false, err
 	}
 	l.mu.Lock()
 	if err := l.current(s); err != nil {
 		l.mu.Unlock()
-		return err
+		return false, err
 	}
+	before := l.out.acked
 	gone, err := l.out.position(*pos)
+	if progress = l.out.acked > before; progress && l.top != nil {
+		l.overdueFrom = time.Time{}
+		if l.out.outstanding() {
+			l.overdueFrom = time.Now()
+		}
+	}
 	if len(gone) > 0 {
 		l.obs.delivered(gone)
 		clear(gone)
@@ -229,7 +262,7 @@ func (l *ledger) stated(s *session, list []position) error {
 	}
 	l.mu.Unlock()
 	poke.poke()
-	return err
+	return progress, err
 }
 
 // current reports whether frames of the session still count. l.mu is held.

@@ -471,7 +471,9 @@ func TestTurmoil(t *testing.T) {
 			}
 			wg.Wait()
 			if seed%2 == 0 {
-				// It was not for nothing: the two can still talk.
+				// It was not for nothing: the two can still talk, once the last
+				// goodbyes have arrived.
+				time.Sleep(time.Second)
 				p, err := dialFor(a, b.ID(), 30*time.Second)
 				if err != nil {
 					t.Fatalf("seed %d: %v", seed, err)
@@ -744,6 +746,8 @@ func (*deadConn) Offer(context.Context) (string, error)          { return "", ne
 func (*deadConn) Answer(context.Context, string) (string, error) { return "", net.ErrClosed }
 func (*deadConn) Accept(string) error                            { return net.ErrClosed }
 func (*deadConn) AddCandidate(string) error                      { return net.ErrClosed }
+func (*deadConn) Queued() uint64                                 { return 0 }
+func (*deadConn) Packets() (sent, received uint64)               { return 0, 0 }
 func (*deadConn) Candidates() <-chan string                      { return nil }
 func (*deadConn) Opened() <-chan struct{}                        { return nil }
 func (c *deadConn) Done() <-chan struct{}                        { return c.done }
@@ -770,6 +774,7 @@ func stillPeer(t *testing.T) *Peer {
 	if err != nil {
 		t.Fatal(err)
 	}
+	n.connector, n.signaler = new(lines), newHub(0).end("agent-a")
 	led, tenancy := n.ledgers.acquire("agent-b")
 	p := newPeer(n, "agent-b", led, tenancy)
 	n.peers["agent-b"] = &member{peer: p, dialled: true}
@@ -803,8 +808,8 @@ func TestConnectionDiesAtHello(t *testing.T) {
 			t.Fatalf("attach: %v", err)
 		}
 		p.sessionEnded(s, s.read())
-		if cause := context.Cause(p.Context()); !errors.Is(cause, ErrConnectionLost) {
-			t.Errorf("cause: %v", cause)
+		if st := p.Status(); st.State != StateRecovering || !errors.Is(st.Err, ErrConnectionLost) {
+			t.Errorf("status: %+v", st)
 		}
 	})
 }
@@ -869,7 +874,7 @@ func TestRetiredSessionsEnd(t *testing.T) {
 			if err := p.attach(newAttempt(p, s.order, true), s, helloOf(s)); err != nil {
 				t.Fatal(err)
 			}
-			s.rtt.Store(int64(silenceLimit)) // as measured with the other side's help
+			s.rtt.Store(int64(maxRTT)) // as measured with the other side's help
 			all = append(all, s)
 		}
 		open := func() (n int) {

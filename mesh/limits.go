@@ -151,8 +151,45 @@ const (
 	// glareWait is how long the owner of the winning offer waits for its
 	// answer before it answers the other side's offer as well.
 	glareWait = 2 * time.Second
-	// redialPause separates two attempts of one Dial.
+	// redialPause separates two attempts of one Dial, and of one Peer before
+	// silence is a partition.
 	redialPause = 250 * time.Millisecond
+	// hintPause is the least time between two attempts that unverified hints
+	// began: presence at a server, a server that is back.
+	hintPause = 5 * time.Second
+	// recoveryJitter spreads the waits between attempts, as a part of each.
+	recoveryJitter = 0.2
+	// maxLadder is the most Recovery.Attempts: the last wait doubles Backoff
+	// that often. Listen refuses more.
+	maxLadder = 20
+	// maxChanges is how many changes a Peer keeps for readers of Changes; a
+	// slower one is told how many it missed.
+	maxChanges = 64
+
+	// replaceRelayWait is how long a session that replaces a direct one waits
+	// for a direct path before it takes the relay.
+	replaceRelayWait = 300 * time.Millisecond
+	// networkPause is the least time between two changes of the network that
+	// are acted on; those in between count as one, at its end.
+	networkPause = 200 * time.Millisecond
+
+	// maxCarriers is through how many common neighbours one envelope goes each
+	// time it is sent; the next time it is others' turn.
+	maxCarriers = 8
+	// carriedPerSecond is how many envelopes of one neighbour are taken, for
+	// this agent or to be passed on, after maxCarriedBurst at once; further
+	// ones are dropped, and their authors repeat them.
+	carriedPerSecond = 20
+	maxCarriedBurst  = 100
+	// maxCarried is how many envelopes that neighbours handed over wait for
+	// admission; further ones are dropped.
+	maxCarried = 64
+	// maxCarriedEnvelope is the largest envelope that a session carries, in
+	// bytes; a larger one goes by servers only.
+	maxCarriedEnvelope = maxFrame - 16
+	// maxCarriedQueue is how many bytes may be queued on a session for another
+	// envelope to be put on it; beyond, it goes by other routes only.
+	maxCarriedQueue = 64 << 10
 
 	// trustInterval is how often the trust policy is asked again about live
 	// Peers when it cannot announce its changes.
@@ -165,8 +202,15 @@ const (
 
 	// echoInterval is how often each side sends an echo.
 	echoInterval = time.Second
-	// silenceLimit is how long a session may be silent before it is given up.
-	silenceLimit = 30 * time.Second
+	// echoSlack is how much longer the lesser key waits for the other side's
+	// echo, to answer it, before it sends its own.
+	echoSlack = 100 * time.Millisecond
+	// firstRTT is the round trip assumed before the first is measured
+	// (RFC 6298 §2.1 says one second for the timeout, which is four of these).
+	firstRTT = 250 * time.Millisecond
+	// maxRTT is the longest round trip believed; the other side has a say in
+	// what is measured.
+	maxRTT = 30 * time.Second
 
 	// linger is how long a closing session may take to hand over what was
 	// written to it, the goodbye above all.

@@ -1,34 +1,77 @@
 package mesh
 
 import (
+	"context"
+	"errors"
+	"log/slog"
 	"net"
+	"time"
 
 	"github.com/pion/transport/v5"
+	"github.com/pion/transport/v5/netchange"
 	"github.com/pion/transport/v5/stdnet"
 )
 
-// network returns the Net to use and whether its loopback addresses count as
-// candidates: only when it has no other interface, so that a machine without
-// a network can still run a mesh of its own and no other offers 127.0.0.1.
-func network(n transport.Net) (transport.Net, bool, error) {
-	if n == nil {
-		std, err := stdnet.NewNet()
-		if err != nil {
-			return nil, false, err
-		}
-		n = std
-	}
+// loopbackOnly reports whether loopback addresses count as candidates: only when
+// there is no other interface, so that a machine without a network can still run
+// a mesh of its own and no other offers 127.0.0.1.
+func loopbackOnly(n transport.Net) (bool, error) {
 	ifs, err := n.Interfaces()
 	if err != nil {
-		return nil, false, err
+		return false, err
 	}
-	loopback := len(ifs) > 0
 	for _, i := range ifs {
 		if i.Flags&net.FlagUp != 0 && i.Flags&net.FlagLoopback == 0 {
-			loopback = false
+			return false, nil
 		}
 	}
-	return bufferedNet{n}, loopback, nil
+	return len(ifs) > 0, nil
+}
+
+// systemNet returns the operating system's network and what tells of its
+// changes, nil where that cannot be had.
+func systemNet(log *slog.Logger) (n transport.Net, changed func(context.Context) error, stop func() error, err error) {
+	d, err := netchange.NewDetector()
+	if err != nil {
+		log.Warn("changes of the network are not noticed", "error", err)
+		std, err := stdnet.NewNet()
+		return std, nil, nil, err
+	}
+	// The first check tells what is there, at once.
+	if _, err := d.Check(context.Background()); err != nil {
+		return nil, nil, nil, errors.Join(err, d.Close())
+	}
+	return d, func(ctx context.Context) error {
+		_, err := d.Check(ctx)
+		return err
+	}, d.Close, nil
+}
+
+// watchNetwork makes everything new when the network has changed. A path that
+// is not affected is replaced without a gap.
+func (n *Node) watchNetwork() {
+	for {
+		if err := n.cfg.NetworkChanged(n.ctx); err != nil {
+			if n.ctx.Err() == nil {
+				n.log.Warn("changes of the network are not noticed any more", "error", err)
+			}
+			return
+		}
+		if n.ctx.Err() != nil {
+			return
+		}
+		n.log.Info("the network has changed")
+		n.signaler.Refresh()
+		for _, p := range n.allPeers() {
+			p.post(p.networkChanged)
+		}
+		t := time.NewTimer(networkPause)
+		select {
+		case <-t.C:
+		case <-n.ctx.Done():
+		}
+		t.Stop()
+	}
 }
 
 // bufferedNet asks for larger kernel buffers on UDP sockets: the usual 208 KiB

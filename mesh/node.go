@@ -23,6 +23,8 @@ type signaler interface {
 	Send(ctx context.Context, envelope []byte, route int) (server string, err error)
 	// Receive returns what comes next from any server.
 	Receive(ctx context.Context) (signaling.Event, error)
+	// Refresh connects to every server anew, after a change of the network.
+	Refresh()
 	Close() error
 }
 
@@ -38,22 +40,26 @@ type Node struct {
 	connector connector
 	signaler  signaler
 	rejects   *rate.Limiter
-	accepted  chan *Peer // connected Peers that nobody dialled
+	accepted  chan *Peer      // connected Peers that nobody dialled
+	carried   chan handedOver // envelopes that peers handed over
 
 	ctx    context.Context // ends when the Node closes
 	cancel context.CancelCauseFunc
-	work   sync.WaitGroup // the dispatcher, the trust watcher, the Peers' loops
+	work   sync.WaitGroup // the dispatchers, the watchers, the Peers' loops
 	ended  chan struct{}
-	lost   []error // of the Peers that Close ended
+	// closeNet ends the system's notices of changes; nil without.
+	closeNet func() error
+	lost     []error // of the Peers that Close ended
 
 	mu       sync.Mutex
 	peers    map[string]*member
 	ledgers  *ledgers
 	incoming int // members that nobody dialled and that are not connected
+	carrying int // members that carry messages now
 	closed   bool
 	cert     *keys.Certificate
 
-	// Owned by the dispatcher.
+	door sync.Mutex // guards what follows; one envelope at a time is admitted
 
 	replays   *replayMemory // envelopes of trusted keys
 	strangers *replayMemory // of keys that may be learned
@@ -65,7 +71,8 @@ type member struct {
 	peer      *Peer
 	waiters   int  // dials that wait for it
 	dialled   bool // somebody here asked for it
-	connected bool
+	connected bool // it was, once
+	carries   bool // messages travel now
 	abandoned bool // its last dial gave up
 	// offers wait for the Peer's loop, at most maxAttempts. Those that come
 	// while it closes make the next Peer.
@@ -83,6 +90,15 @@ func Listen(ctx context.Context, cfg Config) (*Node, error) {
 	n, err := newNode(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("mesh: listen: %w", err)
+	}
+	if n.cfg.Net == nil {
+		var changed func(context.Context) error
+		if n.cfg.Net, changed, n.closeNet, err = systemNet(n.log); err != nil {
+			return nil, fmt.Errorf("mesh: listen: %w", err)
+		}
+		if n.cfg.NetworkChanged == nil {
+			n.cfg.NetworkChanged = changed
+		}
 	}
 	conns, err := newWebRTCConnector(connectorConfig{stun: n.cfg.STUN, net: n.cfg.Net, log: n.log})
 	if err != nil {
@@ -120,6 +136,7 @@ func newNode(cfg Config) (*Node, error) {
 		start:    time.Now(),
 		rejects:  rate.NewLimiter(rejectsPerSecond, rejectsPerSecond),
 		accepted: make(chan *Peer, acceptBacklog),
+		carried:  make(chan handedOver, maxCarried),
 		ended:    make(chan struct{}),
 		peers:    map[string]*member{},
 		ledgers:  newLedgers(obs, cfg.Window, maxLedgers),
@@ -137,7 +154,11 @@ func newNode(cfg Config) (*Node, error) {
 func (n *Node) run(c connector, s signaler) {
 	n.connector, n.signaler = c, s
 	n.work.Go(n.dispatch)
+	n.work.Go(n.carry)
 	n.work.Go(n.watchTrust)
+	if n.cfg.NetworkChanged != nil {
+		n.work.Go(n.watchNetwork)
+	}
 }
 
 // ID returns the agent's own ID.
@@ -201,6 +222,11 @@ func (n *Node) leave(peers []*Peer) {
 		n.log.Debug("close signaling", "error", err)
 	}
 	n.work.Wait()
+	if n.closeNet != nil {
+		if err := n.closeNet(); err != nil {
+			n.log.Debug("close network watch", "error", err)
+		}
+	}
 }
 
 // certificate returns the DTLS certificate for a new session: one per Node,
@@ -239,6 +265,7 @@ func (n *Node) join(id string, dialled bool) *member {
 	if !dialled {
 		n.incoming++
 	}
+	n.obs.joined()
 	n.work.Go(p.run)
 	if n.cfg.Handler != nil {
 		p.work.Go(p.handle)
@@ -247,40 +274,59 @@ func (n *Node) join(id string, dialled bool) *member {
 }
 
 // connected notes a Peer's first session and offers it to Accept if nobody
-// here asked for it.
-func (n *Node) connected(p *Peer) {
+// here asked for it. It reports false for a later session.
+func (n *Node) connected(p *Peer) bool {
 	n.mu.Lock()
 	m := n.peers[p.id]
+	if m.connected {
+		n.mu.Unlock()
+		return false
+	}
 	m.connected = true
 	queue := !m.dialled && n.cfg.Handler == nil
 	if !m.dialled {
 		n.incoming--
 	}
-	n.obs.ins.AgentConnected.Add(n.ctx, n.oneIfFirst())
 	n.mu.Unlock()
 	if !queue {
-		return
+		return true
 	}
 	select {
 	case n.accepted <- p:
 	default:
 		p.shut(goodbyeClosed, fmt.Errorf("%w: nobody accepts", ErrTooMany))
 	}
+	return true
 }
 
-// oneIfFirst and its counterpart in forget keep webrtc_agent_connected: 1
-// while any Peer of the Node is connected. n.mu is held.
-func (n *Node) oneIfFirst() int64 {
-	count := 0
-	for _, m := range n.peers {
-		if m.connected {
-			count++
+// carries notes whether messages travel to a Peer, for webrtc_agent_connected,
+// which is 1 while they do to any, and for who may pass envelopes on.
+func (n *Node) carries(p *Peer, yes bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	m := n.peers[p.id]
+	if m.carries == yes {
+		return
+	}
+	m.carries = yes
+	if yes {
+		if n.carrying++; n.carrying == 1 {
+			n.obs.ins.AgentConnected.Add(context.Background(), 1)
 		}
+	} else if n.carrying--; n.carrying == 0 {
+		n.obs.ins.AgentConnected.Add(context.Background(), -1)
 	}
-	if count == 1 {
-		return 1
+}
+
+// allPeers returns every Peer.
+func (n *Node) allPeers() []*Peer {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	peers := make([]*Peer, 0, len(n.peers))
+	for _, m := range n.peers {
+		peers = append(peers, m.peer)
 	}
-	return 0
+	return peers
 }
 
 // forget takes a Peer that has ended out of the books.
@@ -288,9 +334,7 @@ func (n *Node) forget(p *Peer) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	m := n.peers[p.id]
-	if m.connected {
-		n.obs.ins.AgentConnected.Add(context.Background(), -n.oneIfFirst())
-	} else if !m.dialled {
+	if !m.connected && !m.dialled {
 		n.incoming--
 	}
 	delete(n.peers, p.id)

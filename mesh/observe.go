@@ -8,6 +8,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/infrafabric/agentmesh/metrics"
+	"github.com/infrafabric/agentmesh/signaling"
 	"github.com/infrafabric/agentmesh/witness"
 )
 
@@ -51,12 +52,10 @@ func (o *observer) sdpEvent(ctx context.Context, name witness.Name, peer, hash s
 
 func (o *observer) attempted(ctx context.Context) {
 	o.ins.ConnectionsAttempted.Add(ctx, 1)
-	o.ins.Connections.Add(ctx, 1, metric.WithAttributes(metrics.State.String("pending")))
 }
 
 // attemptEnded closes what attempted opened.
 func (o *observer) attemptEnded(ctx context.Context, peer string, err error, took time.Duration) {
-	o.ins.Connections.Add(ctx, -1, metric.WithAttributes(metrics.State.String("pending")))
 	if err != nil {
 		o.ins.ConnectionsFailed.Add(ctx, 1)
 		o.log.Debug("attempt failed", "peer", peer, "error", err)
@@ -75,15 +74,60 @@ func (o *observer) established(ctx context.Context, s *session) {
 		map[string]any{"local_candidate": local, "remote_candidate": remote})
 }
 
-func (o *observer) state(ctx context.Context, peer string, was, is peerState) {
-	o.log.Info("peer "+is.String(), "peer", peer)
-	o.event(ctx, witness.ConnectionStateChanged, peer, witness.Info, map[string]any{"from": was.String(), "state": is.String()})
-	connected := metric.WithAttributes(metrics.State.String("connected"))
-	if is == stateConnected {
-		o.ins.Connections.Add(ctx, 1, connected)
-	} else if was == stateConnected {
-		o.ins.Connections.Add(ctx, -1, connected)
+// change tells of a change of a Peer's state, or of what it does about a
+// partition.
+func (o *observer) change(peer string, c Change, r report) {
+	ctx := context.Background()
+	was, is := gauge(c.From), gauge(c.State)
+	if was != is {
+		if was != "" {
+			o.ins.Connections.Add(ctx, -1, metric.WithAttributes(metrics.State.String(was)))
+		}
+		if is != "" {
+			o.ins.Connections.Add(ctx, 1, metric.WithAttributes(metrics.State.String(is)))
+		}
 	}
+	if r.event != "" {
+		meta := map[string]any{"attempt": c.Attempt}
+		sev := witness.Warning
+		switch r.event {
+		case witness.MeshPartitionDetected, witness.PeerPermanentlyUnreachable:
+			meta = map[string]any{"silent_seconds": r.silent.Seconds()}
+		case witness.MeshReconnectionScheduled:
+			meta["delay_seconds"] = c.Wait.Seconds()
+		case witness.MeshPartitionHealed:
+			meta, sev = nil, witness.Info
+		}
+		o.log.Warn(string(r.event), "peer", peer, "attempt", c.Attempt, "wait", c.Wait)
+		o.event(ctx, r.event, peer, sev, meta)
+		return
+	}
+	o.log.Info("peer "+c.State.String(), "peer", peer, "reason", c.Reason.String(), "path", c.Path.String(), "error", c.Err)
+	o.event(ctx, witness.ConnectionStateChanged, peer, witness.Info, map[string]any{
+		"from": c.From.String(), "state": c.State.String(), "reason": c.Reason.String(), "path": c.Path.String()})
+}
+
+// gauge is under which state webrtc_connections counts a Peer.
+func gauge(s State) string {
+	switch s {
+	case StateConnecting, StateRecovering:
+		return "pending"
+	case StateConnected, StateReplacing, StateSuspect:
+		return "connected"
+	case StateUnreachable:
+		return "failed"
+	}
+	return ""
+}
+
+// joined counts a new Peer.
+func (o *observer) joined() {
+	o.ins.Connections.Add(context.Background(), 1, metric.WithAttributes(metrics.State.String(gauge(StateConnecting))))
+}
+
+// passedOn tells that an envelope was passed on for a neighbour.
+func (o *observer) passedOn(e *signaling.Sealed) {
+	o.log.Debug("envelope passed on", "from", e.From, "to", e.To, "kind", e.Kind.String())
 }
 
 func (o *observer) sessionEnded(ctx context.Context, peer string, err error, dropped bool) {

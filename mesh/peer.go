@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,24 +12,13 @@ import (
 	"github.com/infrafabric/agentmesh/keys"
 )
 
-// peerState is where a Peer stands.
-//
-//	connecting ──► connected ──► closed
-//	     └──────────────────────►┘
-type peerState uint8
-
-const (
-	stateConnecting peerState = iota
-	stateConnected
-	stateClosed
-)
-
-func (s peerState) String() string {
-	return [...]string{"connecting", "connected", "closed"}[s]
-}
-
 // Peer is the association with one other agent. It is made by Dial or taken
 // from Accept; there is at most one per remote agent and Node.
+//
+// A Peer outlives its sessions: when the other side is out of reach it makes a
+// new one, as Config.Recovery says, and goes on where it was. It ends only when a
+// side closes it, when trust ends, or when the other side breaks a rule.
+// Status and Changes tell where it stands.
 //
 // Its methods are safe for concurrent use. Messages to one Peer arrive in the
 // order in which Send accepted them, each once, as long as both processes live.
@@ -41,29 +31,34 @@ type Peer struct {
 	ctx     context.Context // ends when the Peer closes; its cause says why
 	cancel  context.CancelCauseFunc
 	tasks   chan func()    // run by the loop, one at a time
+	alarm   chan struct{}  // capacity 1: something is to be watched
 	work    sync.WaitGroup // attempts, sessions, the handler: everything but the loop
 	stopped chan struct{}  // closed when the loop has run its last task
 	ended   chan struct{}  // closed when nothing of the Peer runs any more
 	up      chan struct{}  // closed when the first session is attached
 
-	closing sync.Once
-	owns    atomic.Bool // closing the Peer closes the Node: package-level Dial
+	closing  sync.Once
+	owns     atomic.Bool // closing the Peer closes the Node: package-level Dial
+	watching atomic.Bool // the loop has a timer for acknowledgements
+	changes  changeLog
 
 	mu         sync.Mutex
 	tried      []string       // sentences about what was tried, for DialError
 	distrusted error          // why the last answer that was not trusted was not
 	key        keys.PublicKey // of the highest session
+	way        *session       // the highest session, nil when there is none
 
 	// Owned by the loop.
 
-	state     peerState
+	machine   machine
 	attempts  []*attempt
+	waiters   []replaceWaiter
 	deferred  *deferredOffer // the losing offer of a glare
 	sessions  []*session     // in order, the highest last
 	lastGen   uint64         // highest generation seen or used
 	lastErr   error          // why the last attempt or session ended
+	relayed   bool           // the last session that carried messages was on a relay
 	keyless   bool           // the next offer is to the name, whatever its key
-	dialling  bool           // attempts of our own are wanted until one succeeds
 	replyCode goodbyeCode    // what goodbye will say
 	lost      []string       // IDs given up when the Peer ended
 }
@@ -75,11 +70,14 @@ func newPeer(n *Node, id string, led *ledger, tenancy int) *Peer {
 		led:     led,
 		tenancy: tenancy,
 		tasks:   make(chan func(), maxTasks),
+		alarm:   make(chan struct{}, 1),
+		machine: newMachine(n.cfg.Recovery, n.cfg.Paths, rand.Float64),
 		stopped: make(chan struct{}),
 		ended:   make(chan struct{}),
 		up:      make(chan struct{}),
 	}
 	p.ctx, p.cancel = context.WithCancelCause(context.Background())
+	p.changes.add(Change{Time: time.Now(), From: StateConnecting, State: StateConnecting})
 	return p
 }
 
@@ -96,13 +94,14 @@ func (p *Peer) Key() keys.PublicKey {
 
 // Context ends when the Peer has closed; context.Cause tells why: net.ErrClosed
 // after Close, or an error that matches ErrPeerClosed, ErrReplaced,
-// ErrUntrusted, ErrRefused, ErrProtocol or ErrConnectionLost.
+// ErrUntrusted, ErrRefused or ErrProtocol.
 func (p *Peer) Context() context.Context { return p.ctx }
 
 // Send signs a message and hands it to the association. It returns when the
 // message has its place in the send window: from then on it will arrive, in
 // order and once, or its ID is reported by Close. It blocks while the window
-// is full, until ctx ends or the Peer closes. The message is not changed; its
+// is full, until ctx ends or the Peer closes; while the other side is out of reach
+// the window fills. The message is not changed; its
 // slices may be reused after the return.
 //
 // Errors: *MessageError for an invalid message, ErrTooLarge, the context's
@@ -165,6 +164,61 @@ func (p *Peer) Close() error {
 		return errors.Join(p.undelivered(), p.node.Close())
 	}
 	return p.undelivered()
+}
+
+// Packets are counts of one session's present path: what this side sent and
+// received, and what the other side had sent and received by its last echo, at
+// most about a second ago. Their growth over some seconds tells the loss in each
+// direction. The other side's counts are its own word.
+type Packets struct {
+	Sent, Received         uint64
+	PeerSent, PeerReceived uint64
+}
+
+// Packets returns the counts of the session in use, zero when there is none.
+func (p *Peer) Packets() Packets {
+	s := p.session()
+	if s == nil {
+		return Packets{}
+	}
+	sent, received := s.conn.Packets()
+	return Packets{Sent: sent, Received: received,
+		PeerSent: s.theirSent.Load(), PeerReceived: s.theirReceived.Load()}
+}
+
+// RTT returns the smoothed round-trip time of the session in use, zero before
+// the first is measured.
+func (p *Peer) RTT() time.Duration {
+	s := p.session()
+	if s == nil {
+		return 0
+	}
+	return time.Duration(s.rtt.Load())
+}
+
+// Replace makes a new session and moves to it, with new keys and perhaps by
+// another path, while the present one goes on until then. It returns when the new
+// one has taken over. Simultaneous calls, here and at the other side, make one
+// session.
+//
+// Errors: what made the attempt fail, the present session being as good as before;
+// the context's error, which does not end the attempt; or one that matches
+// net.ErrClosed.
+func (p *Peer) Replace(ctx context.Context) error {
+	done := make(chan error, 1)
+	p.post(func() { p.replace(done) })
+	var err error
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	case <-p.ctx.Done():
+		err = &closedError{context.Cause(p.ctx)}
+	}
+	if err != nil {
+		return fmt.Errorf("mesh: replace session with %s: %w", p.id, err)
+	}
+	return nil
 }
 
 // undelivered words what was lost; the Peer has ended.

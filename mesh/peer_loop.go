@@ -3,12 +3,8 @@ package mesh
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
-
-	"github.com/infrafabric/agentmesh/signaling"
-	"github.com/infrafabric/agentmesh/witness"
 )
 
 // deferredOffer is the other side's offer in a glare that this side's wins.
@@ -17,24 +13,25 @@ type deferredOffer struct {
 	at time.Time // when to answer it after all
 }
 
+// replaceWaiter is a call of Replace: it waits for a session above one.
+type replaceWaiter struct {
+	above order
+	done  chan error // capacity 1
+}
+
 // run is the Peer's loop: it owns the state, and everything else reaches it
 // as a task. It never blocks on the network or on user code.
 func (p *Peer) run() {
-	echo := time.NewTicker(echoInterval)
-	defer echo.Stop()
-	glare := time.NewTimer(time.Hour)
-	defer glare.Stop()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
 	for p.ctx.Err() == nil {
-		if p.deferred != nil {
-			glare.Reset(time.Until(p.deferred.at))
-		}
+		timer.Reset(max(time.Until(p.nextWake()), 0))
 		select {
 		case f := <-p.tasks:
 			f()
-		case <-echo.C:
-			p.tick()
-		case <-glare.C:
-			p.answerDeferred()
+		case <-p.alarm:
+		case <-timer.C:
+			p.wake(time.Now())
 		case <-p.ctx.Done():
 		}
 	}
@@ -42,10 +39,193 @@ func (p *Peer) run() {
 	p.teardown()
 }
 
+// nextWake is when something is to be done without a task.
+func (p *Peer) nextWake() time.Time {
+	at := time.Now().Add(time.Hour)
+	sooner := func(t time.Time) {
+		if !t.IsZero() && t.Before(at) {
+			at = t
+		}
+	}
+	sooner(p.machine.next())
+	if p.deferred != nil {
+		sooner(p.deferred.at)
+	}
+	if top := p.top(); top != nil {
+		sooner(top.nextPing())
+		if !top.doubted.Load() {
+			sooner(top.answered().Add(p.machine.recovery.SuspectAfter))
+			sooner(p.ackDeadline(top))
+		}
+	}
+	return at
+}
+
+// ackDeadline is when what is outstanding must have made progress, zero when
+// nothing is. From then on the writer says when something is.
+func (p *Peer) ackDeadline(top *session) time.Time {
+	p.watching.Store(true)
+	since := p.led.unacknowledged(top)
+	if since.IsZero() {
+		p.watching.Store(false)
+		// What the writer sent in between has not been told.
+		if since = p.led.unacknowledged(top); since.IsZero() {
+			return since
+		}
+	}
+	return since.Add(top.ackLimit())
+}
+
+// watch tells the loop that records are outstanding.
+func (p *Peer) watch() {
+	if p.watching.Load() {
+		return
+	}
+	select {
+	case p.alarm <- struct{}{}:
+	default:
+	}
+}
+
+// wake does what is due.
+func (p *Peer) wake(now time.Time) {
+	if p.deferred != nil && !now.Before(p.deferred.at) {
+		p.answerDeferred()
+	}
+	if top := p.top(); top != nil {
+		if !now.Before(top.nextPing()) {
+			if err := top.ping(); err != nil {
+				p.node.log.Debug("echo", "peer", p.id, "error", err) // its reader will see
+			}
+		}
+		p.assess(now, top)
+	}
+	if next := p.machine.next(); !next.IsZero() && !now.Before(next) {
+		p.do(p.machine.wake(now, p.busy()))
+	}
+}
+
+// assess begins to doubt a session that does not answer.
+func (p *Peer) assess(now time.Time, top *session) {
+	if top.doubted.Load() {
+		return
+	}
+	why := ReasonSilence
+	if now.Sub(top.answered()) < p.machine.recovery.SuspectAfter {
+		deadline := p.ackDeadline(top)
+		if deadline.IsZero() || now.Before(deadline) {
+			return
+		}
+		why = ReasonUnacknowledged
+	}
+	top.doubted.Store(true)
+	p.do(p.machine.doubted(top.answered(), why, p.busy()))
+}
+
+// answers takes note that the other side has answered on a session in doubt.
+func (p *Peer) answers(s *session) {
+	if s != p.top() {
+		return
+	}
+	p.led.forgive(time.Now())
+	p.do(p.machine.answers(time.Now(), p.busy()))
+}
+
+// busy reports whether an attempt is under way.
+func (p *Peer) busy() bool { return len(p.attempts) > 0 }
+
+// top returns the session that carries the messages, nil when there is none: a
+// retired one may be left when a higher one died, but nothing goes back to it.
+func (p *Peer) top() *session {
+	if n := len(p.sessions); n > 0 && !p.sessions[n-1].retired {
+		return p.sessions[n-1]
+	}
+	return nil
+}
+
+// setTop tells the other goroutines which session is the highest.
+func (p *Peer) setTop() {
+	top := p.top()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.way = top
+	if top != nil {
+		p.key = top.remoteKey
+	}
+}
+
+// do carries out what the machine decided.
+func (p *Peer) do(st step) {
+	for _, r := range st.reports {
+		p.tell(r)
+	}
+	if st.failed {
+		p.settle(p.lastErr)
+	}
+	if st.abandon {
+		// One that has opened may have made a session of it at the other side;
+		// only a change of the network makes it pointless all the same.
+		p.giveUp(func(a *attempt) bool { return !a.opened.Load() || st.why == ReasonNetwork })
+	}
+	if st.attempt {
+		p.try(st.why)
+	}
+}
+
+// tell reports to the application, the log, the recorder and the instruments.
+func (p *Peer) tell(r report) {
+	c := Change{Time: time.Now(), From: r.from, State: r.to, Reason: r.reason,
+		Attempt: r.attempt, Wait: r.wait, Err: p.lastErr}
+	if top := p.top(); top != nil && r.to.carries() {
+		c.Path = top.path()
+	}
+	if r.to == StateConnected && r.reason != ReasonFailed {
+		c.Err, p.lastErr = nil, nil
+	}
+	p.changes.add(c)
+	p.node.obs.change(p.id, c, r)
+	p.node.carries(p, r.to.carries())
+}
+
+// replace is Replace's part of the loop.
+func (p *Peer) replace(done chan error) {
+	var above order
+	if top := p.top(); top != nil {
+		above = top.order
+	}
+	p.waiters = append(p.waiters, replaceWaiter{above, done})
+	p.do(p.machine.wants(ReasonRequested, p.busy()))
+}
+
+// settle ends the calls of Replace that wait: all of them with an error, those
+// whose session has come without.
+func (p *Peer) settle(err error) {
+	top := p.top()
+	p.waiters = slices.DeleteFunc(p.waiters, func(w replaceWaiter) bool {
+		over := err != nil || top != nil && top.order.compare(w.above) > 0
+		if over {
+			w.done <- err
+		}
+		return over
+	})
+}
+
+// networkChanged makes a new session: the present one may lead nowhere.
+func (p *Peer) networkChanged() { p.do(p.machine.wants(ReasonNetwork, p.busy())) }
+
+// hinted takes an unverified sign that the other side, or the way to it, is
+// back.
+func (p *Peer) hinted() {
+	p.repeat()
+	p.do(p.machine.hint(time.Now(), p.busy()))
+}
+
 // teardown says goodbye, ends what the Peer started and waits for it.
 func (p *Peer) teardown() {
 	cause := context.Cause(p.ctx)
-	p.setState(stateClosed)
+	p.lastErr = cause
+	p.do(p.machine.ended())
+	p.changes.end()
 	p.lost = append(p.lost, p.led.end(cause)...)
 	text := ""
 	if p.replyCode == goodbyeProtocol {
@@ -54,6 +234,8 @@ func (p *Peer) teardown() {
 	for _, s := range p.sessions {
 		p.work.Go(func() { s.goodbye(p.replyCode, text) })
 	}
+	p.sessions = nil
+	p.setTop()
 	if p.deferred != nil {
 		p.node.refuse(p.deferred.v.Sealed, rejectBusy, "closing")
 	}
@@ -63,260 +245,11 @@ func (p *Peer) teardown() {
 	close(p.ended)
 }
 
-func (p *Peer) setState(s peerState) {
-	if p.state != s {
-		p.node.obs.state(context.Background(), p.id, p.state, s)
-		p.state = s
-	}
-}
-
-// dial makes sure that an offer is under way or a session exists.
-func (p *Peer) dial() {
-	if len(p.sessions) > 0 {
-		return
-	}
-	p.dialling = true
-	if slices.ContainsFunc(p.attempts, func(a *attempt) bool { return a.offerer }) {
-		return
-	}
-	p.startOffer()
-}
-
-// startOffer begins an attempt with an offer of our own.
-func (p *Peer) startOffer() {
-	p.lastGen = max(p.lastGen+1, uint64(time.Now().UnixMilli()))
-	a := newAttempt(p, order{p.lastGen, p.node.cfg.Identity.PublicKey()}, true)
-	keyless := p.keyless
-	p.keyless = false
-	p.begin(a, func(ctx context.Context) (*signaling.Sealed, error) {
-		if !keyless {
-			a.key = p.node.keyOf(ctx, p.id)
-		}
-		env, err := a.offer(ctx)
-		if err != nil {
-			return nil, err
-		}
-		p.node.obs.sdpEvent(ctx, witness.WebRTCOfferCreated, p.id, a.ref.String())
-		return env, nil
-	})
-}
-
-// startAnswer begins an attempt that answers a verified offer.
-func (p *Peer) startAnswer(offer verified) {
-	a := newAttempt(p, order{offer.Generation, offer.Key}, false)
-	a.key, a.ref, a.known, a.learn = offer.Key, offer.Hash(), offer.Hash(), offer.learn
-	a.answers = offer.Sealed
-	p.begin(a, func(ctx context.Context) (*signaling.Sealed, error) {
-		env, err := a.answer(ctx, offer.Sealed)
-		if err != nil {
-			return nil, err
-		}
-		p.node.obs.sdpEvent(ctx, witness.WebRTCAnswerCreated, p.id, env.Hash().String())
-		return env, nil
-	})
-}
-
-// begin runs an attempt in its goroutine, which becomes the session's reader
-// when the attempt succeeds.
-func (p *Peer) begin(a *attempt, describe func(context.Context) (*signaling.Sealed, error)) {
-	p.attempts = append(p.attempts, a)
-	p.node.obs.attempted(p.ctx)
-	ctx, cancel := context.WithCancelCause(p.ctx)
-	a.cancel = cancel
-	p.work.Go(func() {
-		defer cancel(nil)
-		ctx, stop := context.WithTimeoutCause(ctx, attemptTimeout, errAttemptTimeout)
-		defer stop()
-		s, err := p.negotiate(ctx, a, describe)
-		p.node.obs.attemptEnded(p.node.ctx, p.id, err, time.Since(a.started))
-		if err != nil {
-			a.err = err
-			if s == nil {
-				a.close()
-			} else {
-				p.decline(s, err)
-			}
-			if a.answers != nil && p.ctx.Err() != nil && !errors.Is(err, errSuperseded) {
-				// The Peer has closed under its offer. The other side need not
-				// wait for an answer until its time is over.
-				p.node.refuse(a.answers, rejectBusy, "closing")
-			}
-			if !p.post(func() { p.attemptFailed(a) }) && !errors.Is(err, errSuperseded) {
-				p.note(a.story())
-			}
-			return
-		}
-		stop()
-		p.serve(s)
-	})
-}
-
-// negotiate takes an attempt to an attached session.
-func (p *Peer) negotiate(ctx context.Context, a *attempt, describe func(context.Context) (*signaling.Sealed, error)) (*session, error) {
-	env, err := describe(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if !p.post(func() { a.known, a.keyed = a.ref, a.offerer && !env.ToKey.IsZero() }) {
-		return nil, context.Cause(p.ctx)
-	}
-	s, h, err := a.establish(ctx, env)
-	if err != nil {
-		return nil, err
-	}
-	attached := make(chan error, 1)
-	if !p.post(func() { attached <- p.attach(a, s, h) }) {
-		return nil, context.Cause(p.ctx)
-	}
-	select {
-	case err = <-attached:
-	case <-p.stopped: // now it has been attached, or never will be
-		select {
-		case err = <-attached:
-		default:
-			err = context.Cause(p.ctx)
-		}
-	}
-	return s, err
-}
-
-// decline ends a session whose hello was verified and which the Peer did not
-// take in; the other side learns why.
-func (p *Peer) decline(s *session, err error) {
-	switch {
-	case errors.Is(err, ErrReplaced):
-		s.goodbye(goodbyeReplaced, "")
-	case p.ctx.Err() != nil:
-		s.goodbye(p.replyCode, "")
-	case errors.Is(err, ErrProtocol):
-		s.goodbye(goodbyeProtocol, err.Error())
-	default:
-		s.goodbye(goodbyeClosed, "")
-	}
-}
-
-// serve runs an attached session to its end.
-func (p *Peer) serve(s *session) {
-	ctx, cancel := context.WithCancel(p.ctx)
-	defer cancel()
-	p.work.Go(func() { s.write(ctx) })
-	err := s.read()
-	cancel()
-	// When the Peer is closing already, teardown closes the session.
-	p.post(func() { p.sessionEnded(s, err) })
-}
-
-// attach takes in a session whose hello was verified. After an error the
-// session is not the Peer's.
-func (p *Peer) attach(a *attempt, s *session, h *helloBody) error {
-	p.drop(a)
-	if p.ctx.Err() != nil {
-		return context.Cause(p.ctx)
-	}
-	unknown, displaced, err := p.led.attach(s, h)
-	if err != nil {
-		p.lastErr = err
-		return err
-	}
-	p.node.obs.established(p.ctx, s)
-	if len(unknown) > 0 {
-		p.lost = append(p.lost, unknown...)
-		p.node.obs.lost(p.ctx, p.id, len(unknown))
-	}
-	old := p.sessions
-	if displaced {
-		// The older process learns why; its sessions carry nothing any more.
-		for _, o := range old {
-			p.work.Go(func() { o.goodbye(goodbyeReplaced, "") })
-		}
-		old = nil
-	}
-	at := len(old)
-	for at > 0 && s.order.compare(old[at-1].order) < 0 {
-		at--
-	}
-	p.sessions = slices.Insert(slices.Clone(old), at, s)
-	top := p.sessions[len(p.sessions)-1]
-	p.mu.Lock()
-	p.key = top.remoteKey
-	p.mu.Unlock()
-	for _, o := range p.sessions[:len(p.sessions)-1] {
-		p.retire(o, min(time.Duration(o.rtt.Load()), oldSessionMost)+oldSessionGrace)
-	}
-	for len(p.sessions) > maxSessions {
-		lowest := p.sessions[0]
-		p.work.Go(func() { lowest.conn.Close() })
-		p.sessions = p.sessions[1:]
-	}
-	// Attempts for a session that would rank lower are pointless; a higher
-	// one may be what the other side already uses.
-	for _, x := range p.attempts {
-		if x.order.compare(top.order) < 0 {
-			x.cancel(errSuperseded)
-		}
-	}
-	p.deferred, p.dialling = nil, false
-	if p.state == stateConnecting {
-		p.setState(stateConnected)
-		p.node.connected(p)
-		close(p.up)
-	}
-	s.poke()
-	if err := s.ping(); err != nil {
-		p.node.log.Debug("echo", "peer", p.id, "error", err) // its reader will see
-	}
-	return nil
-}
-
-// retire closes a session that a higher one has taken over from, after a
-// while: what is in flight on it may still arrive. The greater key closes it,
-// the other side follows.
-func (p *Peer) retire(s *session, after time.Duration) {
-	if s.retired {
-		return
-	}
-	s.retired = true
-	if p.node.cfg.Identity.PublicKey().Compare(s.remoteKey) < 0 {
-		after += time.Second
-	}
-	p.work.Go(func() { s.leave(after) })
-}
-
-// drop removes an attempt that has ended.
-func (p *Peer) drop(a *attempt) {
-	p.attempts = slices.DeleteFunc(p.attempts, func(x *attempt) bool { return x == a })
-}
-
-// attemptFailed decides what follows a failed attempt.
-func (p *Peer) attemptFailed(a *attempt) {
-	p.drop(a)
-	if errors.Is(a.err, errSuperseded) {
-		return
-	}
-	p.lastErr = a.err
-	p.note(a.story())
-	var r *rejectedError
-	final := errors.As(a.err, &r) && r.final()
-	if errors.Is(a.err, ErrReplaced) && final {
-		p.led.markReplaced()
-	}
-	switch {
-	case len(p.sessions) > 0 || len(p.attempts) > 0 && (final || !p.dialling):
-	case final:
-		p.shut(goodbyeClosed, a.err)
-	case p.dialling:
-		// Also while an answer is under way: its offerer may have given up.
-		time.AfterFunc(redialPause, func() { p.post(p.dial) })
-	case p.state == stateConnecting:
-		p.shut(goodbyeClosed, fmt.Errorf("%w: %w", errIncomingFailed, a.err))
-	default:
-		p.shut(goodbyeClosed, fmt.Errorf("%w: %w", ErrConnectionLost, a.err))
-	}
-}
-
 // sessionEnded decides what follows the end of a session.
 func (p *Peer) sessionEnded(s *session, err error) {
+	wasTop := s == p.top()
 	p.sessions = slices.DeleteFunc(p.sessions, func(x *session) bool { return x == s })
+	p.setTop()
 	p.led.detach(s)
 	p.lastErr = err
 	dropped := errors.Is(err, ErrConnectionLost) && !s.retired
@@ -346,124 +279,10 @@ func (p *Peer) sessionEnded(s *session, err error) {
 			p.shut(goodbyeProtocol, err)
 		}
 		return
-	case len(p.sessions) == 0 && len(p.attempts) == 0:
-		p.shut(goodbyeClosed, err)
 	}
 	p.work.Go(func() { s.conn.Close() })
-}
-
-// tick sends echoes and gives up sessions that have been silent too long.
-func (p *Peer) tick() {
-	for _, s := range p.sessions {
-		if s.silence() > silenceLimit {
-			p.work.Go(func() { s.conn.Close() })
-			continue
-		}
-		if err := s.ping(); err != nil {
-			p.node.log.Debug("echo", "peer", p.id, "error", err)
-		}
+	if wasTop {
+		// A lower session may be left, but a sender never goes back to one.
+		p.do(p.machine.lost(s.answered(), p.busy()))
 	}
 }
-
-// takeOffers takes the offers that have come.
-func (p *Peer) takeOffers() {
-	for _, v := range p.node.takeOffers(p) {
-		p.offered(v)
-	}
-}
-
-// envelope takes a verified, fresh envelope from the other agent that is not
-// an offer.
-func (p *Peer) envelope(v verified) {
-	for _, a := range p.attempts {
-		if a.known == v.Ref {
-			a.deliver(v)
-			return
-		}
-	}
-	p.node.log.Debug("envelope of no negotiation", "peer", p.id, "kind", v.Kind.String())
-}
-
-// offered decides about an offer of the other side.
-func (p *Peer) offered(v verified) {
-	p.lastGen = max(p.lastGen, v.Generation)
-	o := order{v.Generation, v.Key}
-	if p.led.isReplaced() {
-		p.unwanted(ErrReplaced) // a newer process with this identity will answer
-		return
-	}
-	if err := p.led.admits(v.Instance); err != nil {
-		p.node.refuse(v.Sealed, rejectReplaced, "")
-		p.unwanted(err)
-		return
-	}
-	if n := len(p.sessions); n > 0 {
-		top := p.sessions[n-1]
-		if top.bind.remoteInst == v.Instance && o.compare(top.order) <= 0 {
-			return // older than what is in use
-		}
-	}
-	if len(p.attempts) >= maxAttempts {
-		p.node.refuse(v.Sealed, rejectBusy, "too many negotiations")
-		return
-	}
-	own := slices.ContainsFunc(p.attempts, func(a *attempt) bool { return a.offerer })
-	if own && len(p.sessions) == 0 && p.node.cfg.Identity.PublicKey().Compare(v.Key) > 0 {
-		// Glare: both sides offered, and the greater key's offer wins. The
-		// other side answers it, unless it never arrives.
-		p.deferred = &deferredOffer{v: v, at: time.Now().Add(glareWait)}
-		return
-	}
-	p.startAnswer(v)
-}
-
-// unwanted ends a Peer that an offer made, which is not answered.
-func (p *Peer) unwanted(cause error) {
-	if p.state == stateConnecting && !p.dialling && len(p.attempts) == 0 {
-		p.shut(goodbyeClosed, fmt.Errorf("%w: %w", errIncomingFailed, cause))
-	}
-}
-
-// answerDeferred answers the losing offer of a glare after all.
-func (p *Peer) answerDeferred() {
-	d := p.deferred
-	p.deferred = nil
-	if d != nil && len(p.sessions) == 0 && len(p.attempts) < maxAttempts {
-		p.startAnswer(d.v)
-	}
-}
-
-// repeat sends the descriptions under way again: the other side has come to a
-// signaling server.
-func (p *Peer) repeat() {
-	for _, a := range p.attempts {
-		a.repeat()
-	}
-}
-
-// absent notes that a signaling server does not know the other side. If it was
-// asked for a key, the name may be there with another one: an offer to the name
-// alone finds out, and whoever dials hears of it.
-func (p *Peer) absent(ref signaling.Hash, server string) {
-	for _, a := range p.attempts {
-		if a.known != ref {
-			continue
-		}
-		p.note(fmt.Sprintf("%s is not registered at %s", p.id, server))
-		if a.keyed && len(p.sessions) == 0 {
-			p.keyless = true
-			a.cancel(errSuperseded)
-			p.startOffer()
-		}
-		return
-	}
-}
-
-var (
-	// errSuperseded ends attempts that a higher session has made pointless.
-	errSuperseded = errors.New("another session was quicker")
-	// errIncomingFailed ends a Peer that the other side began and nobody dialled.
-	errIncomingFailed = errors.New("the other side's attempt failed")
-	// errAbandoned ends a Peer whose dialers have all given up.
-	errAbandoned = errors.New("nobody waits for the dial any more")
-)

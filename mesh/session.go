@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
+	"golang.org/x/time/rate"
 
 	"github.com/infrafabric/agentmesh/keys"
 )
@@ -34,22 +35,33 @@ type session struct {
 	conn      conn
 	led       *ledger
 	node      *Node
+	peer      *Peer // nil in tests of the session alone
 	order     order
 	bind      binding
 	remoteKey keys.PublicKey
 
+	why Reason // it was made
+
 	retired bool // owned by the Peer's loop: a higher session has taken over
 
-	wake   chan struct{} // capacity 1: the ledger may have work
-	heard  atomic.Int64  // when the last frame came, in nanoseconds since node.start
-	rtt    atomic.Int64  // last round trip in nanoseconds, 0 before the first
-	frame  []byte        // the writer's buffer
-	joined []byte        // parts of a batch so far; the reader's own
-	total  int           // bytes that joined shall have
+	wake    chan struct{} // capacity 1: the ledger may have work
+	proved  atomic.Int64  // when the other side last answered, in nanoseconds since node.start
+	pinged  atomic.Int64  // when the last ping left, likewise
+	doubted atomic.Bool   // the Peer waits for an answer
+	rtt     atomic.Int64  // smoothed round trip in nanoseconds, 0 before the first
+	carried *rate.Limiter // the reader's own: of envelopes
+
+	// What the other side said it had sent and received, in packets.
+	theirSent, theirReceived atomic.Uint64
+
+	frame  []byte // the writer's buffer
+	joined []byte // parts of a batch so far; the reader's own
+	total  int    // bytes that joined shall have
 }
 
 func newSession(n *Node, led *ledger, c conn, o order) *session {
-	return &session{conn: c, led: led, node: n, order: o, wake: make(chan struct{}, 1)}
+	return &session{conn: c, led: led, node: n, order: o, wake: make(chan struct{}, 1),
+		carried: rate.NewLimiter(carriedPerSecond, maxCarriedBurst)}
 }
 
 // poke tells the writer that the ledger may have work. A nil session is none.
@@ -65,7 +77,14 @@ func (s *session) poke() {
 
 // handshake exchanges hellos. Nothing else is sent or accepted before.
 func (s *session) handshake(ctx context.Context) (*helloBody, error) {
-	stop := context.AfterFunc(ctx, func() { s.conn.Close() })
+	stop := context.AfterFunc(ctx, func() {
+		if s.peer != nil && s.peer.ctx.Err() != nil {
+			// The other side may have taken the session in by this side's hello.
+			s.goodbye(s.peer.replyCode, "")
+		} else {
+			s.conn.Close()
+		}
+	})
 	defer stop()
 	err := s.checkCertificate(time.Now())
 	s.node.obs.certificate(ctx, s.bind.remote, err)
@@ -87,10 +106,12 @@ func (s *session) handshake(ctx context.Context) (*helloBody, error) {
 		}
 		return nil, err
 	}
-	s.touch()
 	h, err := verifyHello(buf[:n], s.remoteKey, s.bind)
 	if errors.Is(err, keys.ErrBadSignature) {
 		s.node.obs.signatureFailed(ctx, s.bind.remote, "session")
+	}
+	if err == nil {
+		s.prove()
 	}
 	return h, err
 }
@@ -141,14 +162,23 @@ func (s *session) read() error {
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrConnectionLost, err)
 		}
-		s.touch()
 		if err := s.handle(buf[:n]); err != nil {
 			return err
 		}
 	}
 }
 
-func (s *session) touch() { s.heard.Store(int64(time.Since(s.node.start))) }
+// prove notes that the other side has answered: it hears this side, and this
+// side hears it. Only an answer shows both.
+func (s *session) prove() {
+	s.proved.Store(int64(time.Since(s.node.start)))
+	if s.doubted.CompareAndSwap(true, false) && s.peer != nil {
+		s.peer.post(func() { s.peer.answers(s) })
+	}
+}
+
+// answered is when that was last.
+func (s *session) answered() time.Time { return s.node.start.Add(time.Duration(s.proved.Load())) }
 
 // handle handles one frame; b is valid during the call only.
 func (s *session) handle(b []byte) error {
@@ -169,7 +199,7 @@ func (s *session) handle(b []byte) error {
 		if err != nil {
 			return err
 		}
-		return s.led.stated(s, f.Positions)
+		return s.stated(f.Positions)
 	case kindSkip:
 		f, err := decodeSkipFrame(b)
 		if err != nil {
@@ -192,8 +222,29 @@ func (s *session) handle(b []byte) error {
 			text = text[:maxReason]
 		}
 		return &goodbyeError{code: f.Code, text: safeText(text)}
+	case kindEnvelope:
+		f, err := decodeEnvelopeFrame(b)
+		if err != nil {
+			return err
+		}
+		if !s.carried.Allow() {
+			s.node.obs.misdelivered(s.node.ctx, "peer "+s.bind.remote, "too many envelopes")
+			return nil
+		}
+		s.node.handed(s, bytes.Clone(f.Envelope))
+		return nil
 	}
 	return protocolErrorf("frame kind %d after the hello", kind)
+}
+
+// stated passes positions on to the ledger. Progress proves that the other side
+// answers.
+func (s *session) stated(list []position) error {
+	progress, err := s.led.stated(s, list)
+	if progress {
+		s.prove()
+	}
+	return err
 }
 
 // batch verifies a batch and files its records. It keeps b.
@@ -205,7 +256,7 @@ func (s *session) batch(b []byte) error {
 	if len(f.Records) == 0 || len(f.Records) > maxTree {
 		return protocolErrorf("batch of %d records", len(f.Records))
 	}
-	if err := s.led.stated(s, f.Positions); err != nil {
+	if err := s.stated(f.Positions); err != nil {
 		return err
 	}
 	leaves := make([]tlog.Hash, len(f.Records))
@@ -270,34 +321,91 @@ func (s *session) part(b []byte) error {
 	return s.batch(whole)
 }
 
-// echoed answers a ping and measures a pong.
+// echoed answers a ping and measures a pong. The answer is a ping of its own
+// when one is due, so that two idle sides exchange three frames a second.
 func (s *session) echoed(f *echoFrame) error {
+	s.theirSent.Store(f.Sent)
+	s.theirReceived.Store(f.Received)
 	if f.Pong != 0 {
-		if rtt := s.micros() - f.Pong; rtt < uint64(silenceLimit/time.Microsecond) {
-			s.rtt.Store(int64(max(rtt, 1)) * int64(time.Microsecond))
-			s.node.obs.roundTrip(s.node.ctx, s, time.Duration(rtt)*time.Microsecond)
+		if rtt := s.micros() - f.Pong; rtt < uint64(maxRTT/time.Microsecond) {
+			s.measured(time.Duration(max(rtt, 1)) * time.Microsecond)
+			s.prove()
 		}
 	}
 	if f.Ping == 0 {
 		return nil
 	}
-	return s.echo(0, f.Ping)
+	var ping uint64
+	if time.Since(s.node.start)-time.Duration(s.pinged.Load()) >= echoInterval/2 {
+		ping = s.micros()
+	}
+	return s.echo(ping, f.Ping)
+}
+
+// measured smooths the round trip as RFC 6298 §2 does.
+func (s *session) measured(rtt time.Duration) {
+	smooth := rtt
+	if old := time.Duration(s.rtt.Load()); old != 0 {
+		smooth = (7*old + rtt) / 8
+	}
+	s.rtt.Store(int64(smooth))
+	s.node.obs.roundTrip(s.node.ctx, s, rtt)
+}
+
+// ackLimit is how long a record may stay unacknowledged.
+func (s *session) ackLimit() time.Duration {
+	rtt := time.Duration(s.rtt.Load())
+	if rtt == 0 {
+		rtt = firstRTT
+	}
+	return max(4*rtt, s.node.cfg.Recovery.AckTimeout)
 }
 
 // ping sends an echo that the other side answers.
 func (s *session) ping() error { return s.echo(s.micros(), 0) }
 
+// nextPing is when the next ping is due. The greater key's come first, and the
+// other side's travel with the answers.
+func (s *session) nextPing() time.Time {
+	at := s.node.start.Add(time.Duration(s.pinged.Load()) + echoInterval)
+	if s.node.cfg.Identity.PublicKey().Compare(s.remoteKey) < 0 {
+		at = at.Add(echoSlack)
+	}
+	return at
+}
+
 // echo says nothing while the queue is long: then the other side hears enough,
-// or does not listen, and what it asks for would pile up here.
+// or does not listen, and what it asks for would pile up here. On a session in
+// doubt a queue of any length is long: what is in it is repeated by SCTP, which
+// is probe enough.
 func (s *session) echo(ping, pong uint64) error {
-	if s.conn.Wait(ended) != nil {
+	if ping != 0 {
+		s.pinged.Store(int64(time.Since(s.node.start))) // or it was not worth while
+	}
+	if s.conn.Wait(ended) != nil || s.doubted.Load() && s.conn.Queued() > 0 {
 		return nil
 	}
-	err := s.conn.Write((&echoFrame{Ping: ping, Pong: pong}).encode())
+	sent, received := s.conn.Packets()
+	err := s.conn.Write((&echoFrame{Ping: ping, Pong: pong, Sent: sent, Received: received}).encode())
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrConnectionLost, err)
 	}
 	return nil
+}
+
+// path is how the session runs.
+func (s *session) path() Path {
+	local, remote := s.conn.Path()
+	return Path{Local: local, Remote: remote}
+}
+
+// carry puts an envelope on the session. It reports false when there is no room
+// for it.
+func (s *session) carry(envelope []byte) bool {
+	if len(envelope) > maxCarriedEnvelope || s.conn.Queued() > maxCarriedQueue {
+		return false
+	}
+	return s.conn.Write((&envelopeFrame{Envelope: envelope}).encode()) == nil
 }
 
 // ended is a context whose time is over.
@@ -309,11 +417,6 @@ var ended = func() context.Context {
 
 // micros is this side's clock for echoes; it is never 0.
 func (s *session) micros() uint64 { return uint64(time.Since(s.node.start)/time.Microsecond) + 1 }
-
-// silence is how long nothing has come.
-func (s *session) silence() time.Duration {
-	return time.Since(s.node.start) - time.Duration(s.heard.Load())
-}
 
 // write sends what the ledger has for this session until ctx or the
 // connection ends. A failed write is not reported: the reader sees the same.
@@ -331,6 +434,9 @@ func (s *session) write(ctx context.Context) {
 				return
 			}
 			w := s.led.collect(s)
+			if w.begins && s.peer != nil {
+				s.peer.watch()
+			}
 			if w.skip == nil && w.records == nil && w.positions == nil {
 				break
 			}

@@ -180,8 +180,8 @@ type firstFrame struct {
 	done bool // owned by the reader
 }
 
-func (f *firstFrames) New(cert *keys.Certificate) (conn, error) {
-	c, err := f.connector.New(cert)
+func (f *firstFrames) New(cert *keys.Certificate, o connOptions) (conn, error) {
+	c, err := f.connector.New(cert, o)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/pion/dtls/v3"
 	"github.com/pion/ice/v4"
 	"github.com/pion/interceptor"
+	"github.com/pion/transport/v5"
 	"github.com/pion/webrtc/v4"
 
 	"github.com/infrafabric/agentmesh/keys"
@@ -30,8 +31,6 @@ const channelID = 0
 // one that already did is taken.
 const (
 	reflexiveWait = 20 * time.Millisecond
-	// relayWait is the documented fallback time on first contact.
-	relayWait = 5 * time.Second
 	// rtoMax is SCTP's longest retransmission timeout: a partition that heals
 	// resumes within it.
 	rtoMax = 300 * time.Millisecond
@@ -48,18 +47,23 @@ const (
 
 // webrtcConnector makes connections with pion.
 type webrtcConnector struct {
-	api *webrtc.API
-	cfg webrtc.Configuration
+	settings webrtc.SettingEngine
+	net      transport.Net
+	cfg      webrtc.Configuration
+
+	mu   sync.Mutex
+	apis map[apiKind]*webrtc.API // there are few kinds
+}
+
+// apiKind is what pion fixes for an API rather than for a connection.
+type apiKind struct {
+	relayWait time.Duration
+	loopback  bool
 }
 
 func newWebRTCConnector(cc connectorConfig) (*webrtcConnector, error) {
-	n, loopback, err := network(cc.net)
-	if err != nil {
-		return nil, err
-	}
 	var se webrtc.SettingEngine
-	se.SetNet(n)
-	se.SetIncludeLoopbackCandidate(loopback)
+	se.SetNet(bufferedNet{cc.net})
 	se.LoggerFactory = pionLogs{cc.log}
 	se.DetachDataChannels()
 	se.EnableSctpSnap(true)
@@ -73,7 +77,6 @@ func newWebRTCConnector(cc connectorConfig) (*webrtcConnector, error) {
 	se.SetICETimeouts(disconnectedAfter, 0, keepAlive)
 	se.SetSrflxAcceptanceMinWait(reflexiveWait)
 	se.SetPrflxAcceptanceMinWait(reflexiveWait)
-	se.SetRelayAcceptanceMinWait(relayWait)
 	// Without the extended master secret a session's keys are not bound to its
 	// handshake (RFC 7627: triple handshake attack).
 	se.SetDTLSExtendedMasterSecret(dtls.RequireExtendedMasterSecret)
@@ -92,22 +95,44 @@ func newWebRTCConnector(cc connectorConfig) (*webrtcConnector, error) {
 	// on a DTLS close_notify as well closes pion's parts in two orders at once.
 	se.DisableCloseByDTLS(true)
 
-	api := webrtc.NewAPI(
-		webrtc.WithSettingEngine(se),
-		webrtc.WithMediaEngine(&webrtc.MediaEngine{}),
-		webrtc.WithInterceptorRegistry(&interceptor.Registry{}),
-	)
 	cfg := webrtc.Configuration{BundlePolicy: webrtc.BundlePolicyMaxBundle}
 	if len(cc.stun) > 0 {
 		cfg.ICEServers = []webrtc.ICEServer{{URLs: cc.stun}}
 	}
-	return &webrtcConnector{api: api, cfg: cfg}, nil
+	return &webrtcConnector{settings: se, net: cc.net, cfg: cfg, apis: map[apiKind]*webrtc.API{}}, nil
 }
 
-func (w *webrtcConnector) New(cert *keys.Certificate) (conn, error) {
+// api returns the API for connections of one kind.
+func (w *webrtcConnector) api(k apiKind) *webrtc.API {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	a := w.apis[k]
+	if a == nil {
+		se := w.settings
+		se.SetIncludeLoopbackCandidate(k.loopback)
+		se.SetRelayAcceptanceMinWait(k.relayWait)
+		a = webrtc.NewAPI(
+			webrtc.WithSettingEngine(se),
+			webrtc.WithMediaEngine(&webrtc.MediaEngine{}),
+			webrtc.WithInterceptorRegistry(&interceptor.Registry{}),
+		)
+		w.apis[k] = a
+	}
+	return a
+}
+
+func (w *webrtcConnector) New(cert *keys.Certificate, o connOptions) (conn, error) {
+	loopback, err := loopbackOnly(w.net)
+	if err != nil {
+		return nil, fmt.Errorf("interfaces: %w", err)
+	}
 	cfg := w.cfg
 	cfg.Certificates = []webrtc.Certificate{webrtc.CertificateFromX509(cert.PrivateKey, cert.Leaf)}
-	pc, err := w.api.NewPeerConnection(cfg)
+	if o.relay != nil {
+		cfg.ICEServers = append(cfg.ICEServers[:len(cfg.ICEServers):len(cfg.ICEServers)], webrtc.ICEServer{
+			URLs: []string{o.relay.URL}, Username: o.relay.Username, Credential: o.relay.Password})
+	}
+	pc, err := w.api(apiKind{o.relayWait, loopback}).NewPeerConnection(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("new connection: %w", err)
 	}
@@ -335,6 +360,16 @@ func (c *webrtcConn) waitBelow(ctx context.Context, mark uint64) error {
 		}
 	}
 	return nil
+}
+
+func (c *webrtcConn) Queued() uint64 { return c.ch.BufferedAmount() }
+
+func (c *webrtcConn) Packets() (sent, received uint64) {
+	s, ok := c.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePairStats()
+	if !ok {
+		return 0, 0
+	}
+	return uint64(s.PacketsSent), uint64(s.PacketsReceived)
 }
 
 // Drain polls: pion calls back at the low-water mark only.

@@ -59,6 +59,22 @@ const (
 	PeerDisconnected Name = "peer_disconnected"
 )
 
+// Events of a peer that is out of reach.
+const (
+	// MeshPartitionDetected: a peer has answered nothing for the partition
+	// timeout.
+	MeshPartitionDetected Name = "mesh_partition_detected"
+	// MeshReconnectionScheduled: the next attempt to reach it has a time.
+	MeshReconnectionScheduled Name = "mesh_reconnection_scheduled"
+	// MeshHealingAttempt: an attempt to reach it begins.
+	MeshHealingAttempt Name = "mesh_healing_attempt"
+	// MeshPartitionHealed: it answers again.
+	MeshPartitionHealed Name = "mesh_partition_healed"
+	// PeerPermanentlyUnreachable: every attempt failed. A sign of the peer
+	// makes it be tried again.
+	PeerPermanentlyUnreachable Name = "peer_permanently_unreachable"
+)
+
 // Events of messages.
 const (
 	// IFMessageSent: a message was accepted for sending.

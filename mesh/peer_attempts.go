@@ -1,0 +1,476 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/infrafabric/agentmesh/keys"
+	"github.com/infrafabric/agentmesh/signaling"
+	"github.com/infrafabric/agentmesh/witness"
+)
+
+// dial makes sure that the Peer is connected, or gets there.
+func (p *Peer) dial() { p.do(p.machine.dial(p.busy())) }
+
+// try begins an attempt. On first contact both sides may offer; after that the
+// greater key does, and the other side asks it to, so that two sides that want
+// a session at one time make one.
+func (p *Peer) try(why Reason) {
+	switch {
+	case p.machine.met && p.lesser():
+		if !p.busy() {
+			p.startAsk(why)
+		}
+	case !slices.ContainsFunc(p.attempts, func(a *attempt) bool { return a.offerer }):
+		p.startOffer(why)
+	}
+}
+
+// lesser reports whether the other side's key is the greater one.
+func (p *Peer) lesser() bool { return p.node.cfg.Identity.PublicKey().Compare(p.Key()) < 0 }
+
+// address returns whom the next envelope of an attempt is for: the key in use,
+// the one that trust names, or whoever has the name.
+func (p *Peer) address() func(context.Context) keys.PublicKey {
+	keyless, known := p.keyless, p.Key()
+	p.keyless = false
+	return func(ctx context.Context) keys.PublicKey {
+		switch {
+		case keyless:
+			return keys.PublicKey{}
+		case !known.IsZero():
+			return known
+		}
+		return p.node.keyOf(ctx, p.id)
+	}
+}
+
+// newAttempt makes an attempt that knows what the Peer knows.
+func (p *Peer) newAttempt(o order, offerer bool, why Reason) *attempt {
+	a := newAttempt(p, o, offerer)
+	a.why, a.replaces, a.relayed = why, p.machine.met, p.relayed
+	return a
+}
+
+// startOffer begins an attempt with an offer of our own.
+func (p *Peer) startOffer(why Reason) {
+	p.lastGen = max(p.lastGen+1, uint64(time.Now().UnixMilli()))
+	a := p.newAttempt(order{p.lastGen, p.node.cfg.Identity.PublicKey()}, true, why)
+	address := p.address()
+	p.begin(a, func(ctx context.Context) (*signaling.Sealed, error) {
+		a.key = address(ctx)
+		env, err := a.offer(ctx)
+		if err != nil {
+			return nil, err
+		}
+		p.node.obs.sdpEvent(ctx, witness.WebRTCOfferCreated, p.id, a.ref.String())
+		return env, nil
+	})
+}
+
+// startAsk asks the other side for an offer above what this side knows of.
+func (p *Peer) startAsk(why Reason) {
+	a := p.newAttempt(order{p.lastGen, p.node.cfg.Identity.PublicKey()}, false, why)
+	a.asks = true
+	address := p.address()
+	p.attempts = append(p.attempts, a)
+	ctx, cancel := context.WithCancelCause(p.ctx)
+	a.cancel = cancel
+	p.work.Go(func() {
+		defer cancel(nil)
+		ctx, stop := context.WithTimeoutCause(ctx, attemptTimeout, errAttemptTimeout)
+		defer stop()
+		a.key = address(ctx)
+		a.err = a.ask(ctx)
+		p.post(func() { p.attemptFailed(a) })
+	})
+}
+
+// startAnswer begins an attempt that answers a verified offer.
+func (p *Peer) startAnswer(offer verified) {
+	a := p.newAttempt(order{offer.Generation, offer.Key}, false, ReasonDial)
+	a.carrier = offer.carrier
+	a.key, a.ref, a.known, a.learn = offer.Key, offer.Hash(), offer.Hash(), offer.learn
+	a.answers = offer.Sealed
+	p.begin(a, func(ctx context.Context) (*signaling.Sealed, error) {
+		env, err := a.answer(ctx, offer.Sealed)
+		if err != nil {
+			return nil, err
+		}
+		p.node.obs.sdpEvent(ctx, witness.WebRTCAnswerCreated, p.id, env.Hash().String())
+		return env, nil
+	})
+}
+
+// begin runs an attempt in its goroutine, which becomes the session's reader
+// when the attempt succeeds.
+func (p *Peer) begin(a *attempt, describe func(context.Context) (*signaling.Sealed, error)) {
+	p.attempts = append(p.attempts, a)
+	p.node.obs.attempted(p.ctx)
+	ctx, cancel := context.WithCancelCause(p.ctx)
+	a.cancel = cancel
+	p.work.Go(func() {
+		defer cancel(nil)
+		ctx, stop := context.WithTimeoutCause(ctx, attemptTimeout, errAttemptTimeout)
+		defer stop()
+		s, err := p.negotiate(ctx, a, describe)
+		p.node.obs.attemptEnded(p.node.ctx, p.id, err, time.Since(a.started))
+		if err != nil {
+			a.err = err
+			if s == nil {
+				a.close()
+			} else {
+				p.decline(s, err)
+			}
+			if a.answers != nil && p.ctx.Err() != nil && !errors.Is(err, errSuperseded) {
+				// The Peer has closed under its offer. The other side need not
+				// wait for an answer until its time is over.
+				p.node.refuse(a.answers, rejectBusy, "closing")
+			}
+			if !p.post(func() { p.attemptFailed(a) }) && !errors.Is(err, errSuperseded) {
+				p.note(a.story())
+			}
+			return
+		}
+		stop()
+		p.serve(s)
+	})
+}
+
+// negotiate takes an attempt to an attached session.
+func (p *Peer) negotiate(ctx context.Context, a *attempt, describe func(context.Context) (*signaling.Sealed, error)) (*session, error) {
+	env, err := describe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.announce(env); err != nil {
+		return nil, err
+	}
+	s, h, err := a.establish(ctx, env)
+	if err != nil {
+		return nil, err
+	}
+	attached := make(chan error, 1)
+	if !p.post(func() { attached <- p.attach(a, s, h) }) {
+		return nil, context.Cause(p.ctx)
+	}
+	select {
+	case err = <-attached:
+	case <-p.stopped: // now it has been attached, or never will be
+		select {
+		case err = <-attached:
+		default:
+			err = context.Cause(p.ctx)
+		}
+	}
+	return s, err
+}
+
+// decline ends a session whose hello was verified and which the Peer did not
+// take in; the other side learns why.
+func (p *Peer) decline(s *session, err error) {
+	switch {
+	case errors.Is(err, ErrReplaced):
+		s.goodbye(goodbyeReplaced, "")
+	case p.ctx.Err() != nil:
+		s.goodbye(p.replyCode, "")
+	case errors.Is(err, ErrProtocol):
+		s.goodbye(goodbyeProtocol, err.Error())
+	default:
+		s.goodbye(goodbyeClosed, "")
+	}
+}
+
+// serve runs an attached session to its end.
+func (p *Peer) serve(s *session) {
+	ctx, cancel := context.WithCancel(p.ctx)
+	defer cancel()
+	p.work.Go(func() { s.write(ctx) })
+	err := s.read()
+	cancel()
+	// When the Peer is closing already, teardown closes the session.
+	p.post(func() { p.sessionEnded(s, err) })
+}
+
+// attach takes in a session whose hello was verified. After an error the
+// session is not the Peer's.
+func (p *Peer) attach(a *attempt, s *session, h *helloBody) error {
+	p.drop(a)
+	if p.ctx.Err() != nil {
+		return context.Cause(p.ctx)
+	}
+	unknown, displaced, err := p.led.attach(s, h)
+	if err != nil {
+		p.lastErr = err
+		return err
+	}
+	p.node.obs.established(p.ctx, s)
+	if len(unknown) > 0 {
+		p.lost = append(p.lost, unknown...)
+		p.node.obs.lost(p.ctx, p.id, len(unknown))
+	}
+	old := p.sessions
+	if displaced {
+		// The older process learns why; its sessions carry nothing any more.
+		for _, o := range old {
+			p.work.Go(func() { o.goodbye(goodbyeReplaced, "") })
+		}
+		old = nil
+	}
+	at := len(old)
+	for at > 0 && s.order.compare(old[at-1].order) < 0 {
+		at--
+	}
+	p.sessions = slices.Insert(slices.Clone(old), at, s)
+	top := p.sessions[len(p.sessions)-1]
+	for _, o := range p.sessions[:len(p.sessions)-1] {
+		p.retire(o, min(time.Duration(o.rtt.Load()), oldSessionMost)+oldSessionGrace)
+	}
+	for len(p.sessions) > maxSessions {
+		lowest := p.sessions[0]
+		p.work.Go(func() { lowest.conn.Close() })
+		p.sessions = p.sessions[1:]
+	}
+	p.setTop()
+	// Attempts for a session that would rank lower are pointless; a higher
+	// one may be what the other side already uses.
+	p.giveUp(func(x *attempt) bool { return x.below(top.order) })
+	p.deferred = nil
+	if top == s {
+		if !displaced && len(old) > 0 {
+			s.rtt.Store(old[len(old)-1].rtt.Load()) // until it is measured
+		}
+		p.relayed = s.path().Relayed()
+		p.do(p.machine.attached(time.Now(), s.why, p.relayed))
+		p.settle(nil)
+	}
+	if first := p.node.connected(p); first {
+		close(p.up)
+	}
+	s.poke()
+	if err := s.ping(); err != nil {
+		p.node.log.Debug("echo", "peer", p.id, "error", err) // its reader will see
+	}
+	return nil
+}
+
+// retire closes a session that a higher one has taken over from, after a
+// while: what is in flight on it may still arrive. The greater key closes it,
+// the other side follows.
+func (p *Peer) retire(s *session, after time.Duration) {
+	if s.retired {
+		return
+	}
+	s.retired = true
+	if p.node.cfg.Identity.PublicKey().Compare(s.remoteKey) < 0 {
+		after += time.Second
+	}
+	p.work.Go(func() { s.leave(after) })
+}
+
+// giveUp ends the attempts that meet the condition; nothing follows from it.
+func (p *Peer) giveUp(which func(*attempt) bool) {
+	p.attempts = slices.DeleteFunc(p.attempts, func(a *attempt) bool {
+		gone := which(a)
+		if gone {
+			a.cancel(errSuperseded)
+		}
+		return gone
+	})
+}
+
+// drop removes an attempt that has ended.
+func (p *Peer) drop(a *attempt) {
+	p.attempts = slices.DeleteFunc(p.attempts, func(x *attempt) bool { return x == a })
+}
+
+// attemptFailed decides what follows a failed attempt.
+func (p *Peer) attemptFailed(a *attempt) {
+	p.drop(a)
+	if errors.Is(a.err, errSuperseded) {
+		return
+	}
+	p.lastErr = a.err
+	p.note(a.story())
+	var r *rejectedError
+	final := errors.As(a.err, &r) && r.final()
+	if errors.Is(a.err, ErrReplaced) && final {
+		p.led.markReplaced()
+	}
+	m := &p.machine
+	switch {
+	case !m.met && p.busy() && (final || !m.dialling):
+		// Another attempt may do.
+	case final && m.state != StateConnected && m.state != StateReplacing:
+		p.shut(goodbyeClosed, a.err)
+	case !m.met && !m.dialling:
+		p.shut(goodbyeClosed, fmt.Errorf("%w: %w", errIncomingFailed, a.err))
+	default:
+		p.do(m.failed(time.Now(), p.busy()))
+	}
+}
+
+// takeOffers takes the offers, and the wishes for one, that have come.
+func (p *Peer) takeOffers() {
+	for _, v := range p.node.takeOffers(p) {
+		if v.Kind == signaling.Ask {
+			p.asked(v)
+		} else {
+			p.offered(v)
+		}
+	}
+}
+
+// envelope takes a verified, fresh envelope from the other agent that is neither
+// an offer nor an ask.
+func (p *Peer) envelope(v verified) {
+	for _, a := range p.attempts {
+		if a.known == v.Ref {
+			a.deliver(v)
+			return
+		}
+	}
+	p.node.log.Debug("envelope of no negotiation", "peer", p.id, "kind", v.Kind.String())
+}
+
+// offered decides about an offer of the other side.
+func (p *Peer) offered(v verified) {
+	p.lastGen = max(p.lastGen, v.Generation)
+	o := order{v.Generation, v.Key}
+	if p.led.isReplaced() {
+		p.unwanted(ErrReplaced) // a newer process with this identity will answer
+		return
+	}
+	if err := p.led.admits(v.Instance); err != nil {
+		p.node.refuse(v.Sealed, rejectReplaced, "")
+		p.unwanted(err)
+		return
+	}
+	if n := len(p.sessions); n > 0 {
+		top := p.sessions[n-1]
+		if top.bind.remoteInst == v.Instance && o.compare(top.order) <= 0 {
+			return // older than what is in use
+		}
+	}
+	// The author has begun anew: what it offered before, or was asked for, is
+	// pointless.
+	p.giveUp(func(a *attempt) bool {
+		return !a.offerer && !a.opened.Load() && a.below(o) &&
+			(a.asks || a.answers.Instance == v.Instance && a.answers.Key == v.Key)
+	})
+	if len(p.attempts) >= maxAttempts {
+		p.node.refuse(v.Sealed, rejectBusy, "too many negotiations")
+		return
+	}
+	own := slices.ContainsFunc(p.attempts, func(a *attempt) bool { return a.offerer })
+	if own && len(p.sessions) == 0 && p.node.cfg.Identity.PublicKey().Compare(v.Key) > 0 {
+		// Glare: both sides offered, and the greater key's offer wins. The
+		// other side answers it, unless it never arrives.
+		p.deferred = &deferredOffer{v: v, at: time.Now().Add(glareWait)}
+		return
+	}
+	p.startAnswer(v)
+}
+
+// asked takes the other side's wish for an offer above the generation that it
+// names. What is there or under way may be one already.
+func (p *Peer) asked(v verified) {
+	body, err := decodeAsk(v.Body)
+	if err != nil {
+		p.node.log.Debug("bad ask", "peer", p.id, "error", err)
+		p.unwanted(err)
+		return
+	}
+	p.lastGen = max(p.lastGen, v.Generation)
+	if p.led.isReplaced() {
+		p.unwanted(ErrReplaced)
+		return
+	}
+	if err := p.led.admits(v.Instance); err != nil {
+		p.node.refuse(v.Sealed, rejectReplaced, "")
+		p.unwanted(err)
+		return
+	}
+	if top := p.top(); top != nil && top.bind.remoteInst == v.Instance && top.order.generation > v.Generation {
+		return
+	}
+	for _, a := range p.attempts {
+		if a.offerer && a.order.generation > v.Generation {
+			a.repeat()
+			return
+		}
+	}
+	if !p.machine.met {
+		// It had this agent as a Peer, which this process knows nothing of: an
+		// offer answers as it would a dial.
+		if !p.busy() {
+			p.startOffer(body.Reason)
+		}
+		return
+	}
+	// The other side has no use for what is under way.
+	p.giveUp(func(a *attempt) bool { return a.offerer && !a.opened.Load() })
+	p.do(p.machine.wants(body.Reason, p.busy()))
+	if p.node.cfg.Identity.PublicKey().Compare(v.Key) > 0 && !slices.ContainsFunc(p.attempts, func(a *attempt) bool { return a.offerer }) {
+		p.startOffer(body.Reason) // asked for by name, whatever the machine waits for
+	}
+}
+
+// unwanted ends a Peer that an offer made, which is not answered.
+func (p *Peer) unwanted(cause error) {
+	if !p.machine.met && !p.machine.dialling && len(p.attempts) == 0 {
+		p.shut(goodbyeClosed, fmt.Errorf("%w: %w", errIncomingFailed, cause))
+	}
+}
+
+// answerDeferred answers the losing offer of a glare after all.
+func (p *Peer) answerDeferred() {
+	d := p.deferred
+	p.deferred = nil
+	if d != nil && len(p.sessions) == 0 && len(p.attempts) < maxAttempts {
+		p.startAnswer(d.v)
+	}
+}
+
+// repeat sends the descriptions under way again: the other side has come to a
+// signaling server.
+func (p *Peer) repeat() {
+	for _, a := range p.attempts {
+		a.repeat()
+	}
+}
+
+// absent notes that a signaling server does not know the other side. If it was
+// asked for a key, the name may be there with another one: an offer to the name
+// alone finds out, and whoever dials hears of it.
+func (p *Peer) absent(ref signaling.Hash, server string) {
+	for _, a := range p.attempts {
+		if a.known != ref {
+			continue
+		}
+		p.note(fmt.Sprintf("%s is not registered at %s", p.id, server))
+		s := p.machine.state
+		if a.keyed && s != StateConnected && s != StateReplacing {
+			p.keyless = true
+			p.giveUp(func(x *attempt) bool { return x == a })
+			if a.asks {
+				p.startAsk(a.why)
+			} else {
+				p.startOffer(a.why)
+			}
+		}
+		return
+	}
+}
+
+var (
+	// errSuperseded ends attempts that a higher session has made pointless.
+	errSuperseded = errors.New("another session was quicker")
+	// errIncomingFailed ends a Peer that the other side began and nobody dialled.
+	errIncomingFailed = errors.New("the other side's attempt failed")
+	// errAbandoned ends a Peer whose dialers have all given up.
+	errAbandoned = errors.New("nobody waits for the dial any more")
+)

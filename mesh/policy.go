@@ -1,0 +1,145 @@
+package mesh
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// AtOnce is a duration of nothing, for fields whose zero value means a
+// default.
+const AtOnce time.Duration = -1
+
+// Never switches off what a duration would otherwise schedule.
+const Never time.Duration = -2
+
+// Recovery is how a Peer notices that the other side is out of reach, and how
+// it gets back. Zero fields mean the documented defaults.
+//
+// The other side is in doubt when it answered nothing for SuspectAfter (each
+// side sends at least once a second, and the other answers at once), or when
+// what was sent stays unacknowledged for four smoothed round trips and at least
+// AckTimeout. Then new sessions are tried by every route, one after the other,
+// while the present one is kept: if it comes back first, it is used. After
+// PartitionAfter without an answer that is a partition, and Attempts further
+// ones follow, the first after Backoff, each next one after twice the time, give
+// or take a fifth. A sign that the network or the other side is back ends a
+// wait. When all have failed the Peer is unreachable.
+type Recovery struct {
+	// SuspectAfter is how long the other side may answer nothing. Default 3 s;
+	// at least 1 s, the interval of echoes.
+	SuspectAfter time.Duration
+	// AckTimeout is the least time that a record may stay unacknowledged.
+	// Default 500 ms; at least 50 ms.
+	AckTimeout time.Duration
+	// PartitionAfter is when silence becomes a partition. Default 30 s; not
+	// less than SuspectAfter.
+	PartitionAfter time.Duration
+	// Backoff is the wait before the first attempt after that. Default 1 s; at
+	// least 10 ms.
+	Backoff time.Duration
+	// Attempts is how many there are. Default 10, which takes about 17 minutes;
+	// at most 20.
+	Attempts int
+}
+
+func (r Recovery) withDefaults() (Recovery, error) {
+	for _, d := range []struct {
+		field     string
+		value     *time.Duration
+		otherwise time.Duration
+		least     time.Duration
+	}{
+		{"SuspectAfter", &r.SuspectAfter, 3 * time.Second, echoInterval},
+		{"AckTimeout", &r.AckTimeout, 500 * time.Millisecond, 50 * time.Millisecond},
+		{"PartitionAfter", &r.PartitionAfter, 30 * time.Second, 0},
+		{"Backoff", &r.Backoff, time.Second, 10 * time.Millisecond},
+	} {
+		if *d.value == 0 {
+			*d.value = d.otherwise
+		}
+		if *d.value < d.least {
+			return r, &ConfigError{"Recovery." + d.field, fmt.Sprintf("is less than %v", d.least)}
+		}
+	}
+	if r.PartitionAfter < r.SuspectAfter {
+		return r, &ConfigError{"Recovery.PartitionAfter", "is less than SuspectAfter"}
+	}
+	if r.Attempts == 0 {
+		r.Attempts = 10
+	}
+	if r.Attempts < 0 || r.Attempts > maxLadder {
+		return r, &ConfigError{"Recovery.Attempts", fmt.Sprintf("is not between 1 and %d", maxLadder)}
+	}
+	return r, nil
+}
+
+// Paths is which kinds of paths a Peer uses when. It matters only with a
+// Config.TURN. Zero fields mean the documented defaults.
+type Paths struct {
+	// RelayAfter is how long first contact waits for a direct path before it
+	// takes the relay. Default 5 s; AtOnce for no wait. A session that replaces
+	// another waits at most 300 ms, and not at all when that was relayed.
+	RelayAfter time.Duration
+	// DirectEvery is how long after a relayed session began a direct one is
+	// tried; each failure doubles it, up to DirectMost. A change of the network
+	// starts afresh. Default 30 s; Never for no such attempts.
+	DirectEvery time.Duration
+	// DirectMost is the longest pause between such attempts. Default 10 min.
+	DirectMost time.Duration
+}
+
+func (p Paths) withDefaults() (Paths, error) {
+	switch {
+	case p.RelayAfter == AtOnce:
+		p.RelayAfter = 0
+	case p.RelayAfter < 0:
+		return p, &ConfigError{"Paths.RelayAfter", "is negative"}
+	case p.RelayAfter == 0:
+		p.RelayAfter = 5 * time.Second
+	}
+	switch {
+	case p.DirectEvery == Never:
+	case p.DirectEvery < 0:
+		return p, &ConfigError{"Paths.DirectEvery", "is negative"}
+	case p.DirectEvery == 0:
+		p.DirectEvery = 30 * time.Second
+	}
+	switch {
+	case p.DirectMost == 0:
+		p.DirectMost = max(10*time.Minute, p.DirectEvery)
+	case p.DirectMost < p.DirectEvery:
+		return p, &ConfigError{"Paths.DirectMost", "is less than DirectEvery"}
+	}
+	return p, nil
+}
+
+// Relays chooses the TURN server of each new session; a session uses one. Its
+// method is called from many goroutines and must not block for long. Relay
+// itself is the Relays of one fixed server.
+type Relays interface {
+	// Pick returns the server to use now; ok is false when there is none.
+	Pick(ctx context.Context) (r Relay, ok bool)
+}
+
+// Relay is a TURN server (RFC 8656) with long-term credentials.
+type Relay struct {
+	// URL is "turn:host:port?transport=udp" and the like (RFC 7065).
+	URL string
+	// Username and Password are the credentials; they are never logged.
+	Username string
+	Password string `json:"-"`
+}
+
+// Pick returns r, if it has a URL.
+func (r Relay) Pick(context.Context) (Relay, bool) { return r, r.URL != "" }
+
+// String returns the URL alone.
+func (r Relay) String() string { return r.URL }
+
+// GoString returns the URL alone: %#v shows no password either.
+func (r Relay) GoString() string { return fmt.Sprintf("mesh.Relay{URL: %q}", r.URL) }
+
+// LogValue returns the URL alone.
+func (r Relay) LogValue() slog.Value { return slog.StringValue(r.URL) }
