@@ -16,6 +16,10 @@ type conn struct {
 	closed        atomic.Bool
 	ends          *atomic.Int32 // ends that are still open, shared by both
 	forget        func()        // called when both ends are closed
+
+	// Of the dialling end; guarded by Net.mu.
+	client *Client // who dialled, nil for the Net itself
+	lost   bool    // abandoned: nothing passes any more
 }
 
 // pair returns the two ends of a new connection.
@@ -73,6 +77,11 @@ func (c *conn) SetWriteDeadline(t time.Time) error {
 func (c *conn) reset() {
 	c.in.reset()
 	c.out.reset()
+}
+
+func (c *conn) setDelay(d time.Duration) {
+	c.in.setDelay(d)
+	c.out.setDelay(d)
 }
 
 func (c *conn) stall(on bool) {

@@ -14,10 +14,11 @@ const BufferSize = 256 << 10
 // half is one direction of a connection: a queue of chunks, each with the time
 // at which it arrives.
 type half struct {
-	delay time.Duration
 	ready time.Time // nothing leaves before
 
 	mu      sync.Mutex
+	delay   time.Duration
+	last    time.Time     // when what was written last arrives; later writes do not overtake it
 	changed chan struct{} // closed and replaced at every change below
 	chunks  []chunk
 	size    int       // bytes in chunks
@@ -119,12 +120,15 @@ func (h *half) write(p []byte) (int, error) {
 	}
 }
 
-// arrival is when what is written now arrives.
+// arrival is when what is written now arrives; h.mu is held.
 func (h *half) arrival(now time.Time) time.Time {
 	if now.Before(h.ready) {
 		now = h.ready
 	}
-	return now.Add(h.delay)
+	if at := now.Add(h.delay); at.After(h.last) {
+		h.last = at
+	}
+	return h.last
 }
 
 // wait releases h.mu until something changed, or until d (if not 0) or the
@@ -168,6 +172,7 @@ func (h *half) reset() {
 }
 
 func (h *half) stall(on bool)                { h.set(func() { h.stalled = on }) }
+func (h *half) setDelay(d time.Duration)     { h.set(func() { h.delay = d }) }
 func (h *half) setReadDeadline(t time.Time)  { h.set(func() { h.readDeadline = t }) }
 func (h *half) setWriteDeadline(t time.Time) { h.set(func() { h.writeDeadline = t }) }
 

@@ -65,17 +65,21 @@ func (n *Net) Listen(addr string) (net.Listener, error) {
 // the address is stalled it waits until ctx ends.
 func (n *Net) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
 	addr = withPort(addr)
-	c, err := n.dial(ctx, addr)
+	return n.dialAs(ctx, nil, addr)
+}
+
+func (n *Net) dialAs(ctx context.Context, client *Client, addr string) (net.Conn, error) {
+	c, err := n.dial(ctx, client, addr)
 	if err != nil {
 		return nil, &net.OpError{Op: "dial", Net: "pipe", Addr: pipeAddr(addr), Err: err}
 	}
 	return c, nil
 }
 
-func (n *Net) dial(ctx context.Context, addr string) (net.Conn, error) {
+func (n *Net) dial(ctx context.Context, client *Client, addr string) (net.Conn, error) {
 	for {
 		n.mu.Lock()
-		stalled := n.stalled[addr]
+		stalled := n.stalledFor(client, addr)
 		n.mu.Unlock()
 		if stalled == nil {
 			break
@@ -86,8 +90,8 @@ func (n *Net) dial(ctx context.Context, addr string) (net.Conn, error) {
 			return nil, ctx.Err()
 		}
 	}
-	if n.Delay > 0 {
-		t := time.NewTimer(2 * n.Delay)
+	if delay := n.delayOf(client); delay > 0 {
+		t := time.NewTimer(2 * delay)
 		defer t.Stop()
 		select {
 		case <-t.C:
@@ -98,22 +102,54 @@ func (n *Net) dial(ctx context.Context, addr string) (net.Conn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return n.connect(addr, time.Time{})
+	return n.connect(client, addr, time.Time{})
+}
+
+// stalledFor returns what is closed when the address may have resumed for a
+// client, nil when it is not stalled; n.mu is held.
+func (n *Net) stalledFor(client *Client, addr string) <-chan struct{} {
+	if ch := n.stalled[addr]; ch != nil {
+		return ch
+	}
+	if client == nil {
+		return nil
+	}
+	if ch := client.stalled[""]; ch != nil {
+		return ch
+	}
+	if ch := client.stalled[addr]; ch != nil {
+		return ch
+	}
+	return nil
+}
+
+// delayOf is how long a byte takes from or to a client.
+func (n *Net) delayOf(client *Client) time.Duration {
+	if client == nil {
+		return n.Delay
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.Delay + client.extra
 }
 
 // connect makes a connection without waiting. What is written before the time
 // ready leaves then.
-func (n *Net) connect(addr string, ready time.Time) (net.Conn, error) {
+func (n *Net) connect(owner *Client, addr string, ready time.Time) (net.Conn, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	l := n.listeners[addr]
-	stalled := n.stalled[addr] != nil
+	stalled := n.stalledFor(owner, addr) != nil
 	if l == nil && !stalled {
 		return nil, syscall.ECONNREFUSED
 	}
 	n.dialed++
-	client, server := pair(n.Delay, pipeAddr(fmt.Sprintf("client:%d", n.dialed)), pipeAddr(addr))
-	client.out.ready = ready
+	delay := n.Delay
+	if owner != nil {
+		delay += owner.extra
+	}
+	client, server := pair(delay, pipeAddr(fmt.Sprintf("client:%d", n.dialed)), pipeAddr(addr))
+	client.out.ready, client.client = ready, owner
 	if stalled {
 		client.stall(true)
 	}
@@ -163,11 +199,26 @@ func (n *Net) Resume(addr string) {
 	}
 	delete(n.stalled, addr)
 	close(ch)
-	n.eachConn(addr, func(c *conn) { c.stall(false) })
+	n.settle(addr)
+}
+
+// settle lets the connections to an address flow that nothing stalls any more.
+// Those to an address that has no listener turn out to lead nowhere; n.mu is held.
+func (n *Net) settle(addr string) {
+	n.eachConn(addr, func(c *conn) { c.stall(c.lost || n.stalledFor(c.client, addr) != nil) })
+	var still []*conn
 	for _, c := range n.ghosts[addr] {
-		c.reset()
+		if c.lost || n.stalledFor(c.client, addr) != nil {
+			still = append(still, c)
+		} else {
+			c.reset()
+		}
 	}
-	delete(n.ghosts, addr)
+	if still == nil {
+		delete(n.ghosts, addr)
+	} else {
+		n.ghosts[addr] = still
+	}
 }
 
 // Reset breaks every connection to addr; the listener stays.
@@ -194,10 +245,12 @@ func (n *Net) eachConn(addr string, f func(*conn)) {
 // or the wait for Resume, is that of the first byte. A transport of net/http
 // goes on dialling when its request is gone, and a dial that waits would
 // outlive a synctest bubble.
-func (n *Net) HTTPClient() *http.Client {
+func (n *Net) HTTPClient() *http.Client { return n.httpClient(nil) }
+
+func (n *Net) httpClient(client *Client) *http.Client {
 	return &http.Client{Transport: &http.Transport{
 		DialContext: func(_ context.Context, _, addr string) (net.Conn, error) {
-			c, err := n.connect(withPort(addr), time.Now().Add(2*n.Delay))
+			c, err := n.connect(client, withPort(addr), time.Now().Add(2*n.delayOf(client)))
 			if err != nil {
 				return nil, &net.OpError{Op: "dial", Net: "pipe", Addr: pipeAddr(withPort(addr)), Err: err}
 			}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/pion/transport/v5"
 	"github.com/pion/transport/v5/vnet"
 )
 
@@ -24,7 +23,7 @@ func (e *UnknownNATError) Error() string { return "virtual: unknown " + e.NAT.St
 //
 // The errors are [ErrTooManyHosts], [*UnknownNATError] and, after Close, one
 // matching [net.ErrClosed].
-func (n *Net) Host(nat NAT) (transport.Net, error) {
+func (n *Net) Host(nat NAT) (*Host, error) {
 	translation := nat.natType()
 	if translation == nil && nat != Open {
 		return nil, &UnknownNATError{nat}
@@ -35,24 +34,37 @@ func (n *Net) Host(nat NAT) (transport.Net, error) {
 	switch {
 	case n.closed:
 		return nil, errClosed
-	case n.hosts == MaxHosts:
-		return nil, ErrTooManyHosts
+	}
+	h := &Host{net: n, nat: nat}
+	if err := h.connect(); err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// connect gives the host a place in the network with an address of its own;
+// n.mu is held.
+func (h *Host) connect() error {
+	n := h.net
+	if n.hosts == MaxHosts {
+		return ErrTooManyHosts
 	}
 	i := n.hosts
 	public := publicAddr(i)
-
-	var host *vnet.Net
+	var at *vnet.Net
 	var err error
-	if nat == Open {
-		host, err = n.attach(n.core, public)
+	if h.nat == Open {
+		at, err = n.attach(n.core, public)
 	} else {
-		host, err = n.attachBehind(translation, i, public)
+		at, err = n.attachBehind(h.nat.natType(), i, public)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("virtual: host %d (%v): %w", i, nat, err)
+		return fmt.Errorf("virtual: host %d (%v): %w", i, h.nat, err)
 	}
 	n.hosts++
-	return host, nil
+	n.faults.assign(h, public)
+	h.at.Store(&place{at, public})
+	return nil
 }
 
 // attach puts a host with the given address on a router's network.

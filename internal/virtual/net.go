@@ -43,12 +43,14 @@ func (c Config) validate() error {
 // Net is a virtual network. Its methods may be called from any goroutine of the
 // bubble in which it was made.
 type Net struct {
-	core *vnet.Router
-	loss *loss
-	stun *turn.Server // nil without Config.STUN
+	core   *vnet.Router
+	loss   *loss
+	faults *faults
+	stun   *turn.Server // nil without Config.STUN
 
 	mu     sync.Mutex // guards what follows
-	hosts  int
+	hosts  int        // that ever had an address
+	relays []*Relay
 	closed bool
 }
 
@@ -76,7 +78,8 @@ func start(cfg Config) (_ *Net, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("virtual: core: %w", err)
 	}
-	n := &Net{core: core, loss: new(loss)}
+	n := &Net{core: core, loss: new(loss), faults: newFaults()}
+	core.AddChunkFilter(n.faults.keep)
 	core.AddChunkFilter(n.loss.keep)
 	if err := core.Start(); err != nil {
 		return nil, fmt.Errorf("virtual: core: %w", err)
@@ -102,6 +105,9 @@ func (n *Net) Close() error {
 	var errs []error
 	if n.stun != nil {
 		errs = append(errs, n.stun.Close())
+	}
+	for _, r := range n.relays {
+		errs = append(errs, r.close())
 	}
 	errs = append(errs, n.core.Stop()) // and, with it, the routers of the hosts
 	if err := errors.Join(errs...); err != nil {

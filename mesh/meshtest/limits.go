@@ -1,0 +1,26 @@
+package meshtest
+
+import "time"
+
+// MaxAgents, MaxServers and MaxRelays bound a universe; more fail the test.
+const (
+	MaxAgents  = 1000
+	MaxServers = 16
+	MaxRelays  = 16
+)
+
+const (
+	// maxTimeline is how many lines of a timeline are kept, the newest; how many
+	// are missing stands in its first line.
+	maxTimeline = 4000
+	// maxProblems is how many problems of the traffic are reported; further ones
+	// are only counted.
+	maxProblems = 10
+	// settleTime is how long Settle waits, in virtual time, for everything to
+	// arrive once everybody runs and reaches everybody. The longest wait of a
+	// recovery is half of it.
+	settleTime = 20 * time.Minute
+	// listenTime bounds how long a process waits for its first server; then it
+	// gives up, as one that a supervisor starts does.
+	listenTime = 10 * time.Second
+)

@@ -1,0 +1,61 @@
+package meshtest
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/infrafabric/agentmesh/internal/virtual"
+	"github.com/infrafabric/agentmesh/mesh"
+)
+
+func serverName(i int) string { return fmt.Sprintf("s%d", i+1) }
+
+// relay is a TURN server that can be killed and restarted.
+type relay struct {
+	u       *Universe
+	name    string
+	running *virtual.Relay
+	dead    bool
+	stopped bool
+}
+
+const relayUser, relayPassword = "meshtest", "virtual"
+
+func (r *relay) create() {
+	var err error
+	r.running, err = r.u.net.Relay(virtual.RelayConfig{Username: relayUser, Password: relayPassword})
+	if err != nil {
+		r.u.fatal("relay %s: %v", r.name, err)
+	}
+}
+
+func (r *relay) kill() {
+	if !r.dead {
+		r.dead = true
+		r.running.Kill()
+	}
+}
+
+func (r *relay) restart() {
+	if r.dead {
+		r.dead = false
+		if err := r.running.Start(); err != nil {
+			r.u.fatal("relay %s: %v", r.name, err)
+		}
+	}
+}
+
+// relays is the choice of every agent: the first one that runs. A test's own
+// choice goes into Config.Configure.
+type relays struct{ u *Universe }
+
+func (c relays) Pick(context.Context) (mesh.Relay, bool) {
+	c.u.line.mu.Lock() // relays are killed by the goroutine of the test
+	defer c.u.line.mu.Unlock()
+	for _, r := range c.u.ordered {
+		if !r.dead && !r.stopped {
+			return mesh.Relay{URL: r.running.URL(), Username: relayUser, Password: relayPassword}, true
+		}
+	}
+	return mesh.Relay{}, false
+}
