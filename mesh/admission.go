@@ -130,7 +130,7 @@ func (n *Node) admit(raw []byte, via, carrier string) {
 			}
 			return
 		}
-		n.reject(e, rejectUntrusted, verdict.Decision.String()+" to this agent's trust policy")
+		n.reject(refusalOf(e), rejectUntrusted, verdict.Decision.String()+" to this agent's trust policy")
 		return
 	}
 	memory := n.replays
@@ -169,7 +169,7 @@ func (n *Node) deliver(v verified) {
 	if m == nil && begins && !n.closed {
 		if len(n.peers) >= maxPeers || n.incoming >= maxIncoming || len(n.accepted) >= acceptBacklog {
 			n.mu.Unlock()
-			n.refuse(v.Sealed, rejectBusy, "too many connections")
+			n.refuse(refusalOf(v.Sealed), rejectBusy, "too many connections")
 			return
 		}
 		m = n.join(v.From, false)
@@ -187,30 +187,46 @@ func (n *Node) deliver(v verified) {
 	}
 	n.mu.Unlock()
 	if full {
-		n.refuse(v.Sealed, rejectBusy, "too many offers")
+		n.refuse(refusalOf(v.Sealed), rejectBusy, "too many offers")
 		return
 	}
 	m.peer.post(m.peer.takeOffers)
 }
 
+// refusal is of an offer or an ask, or of an offer of this agent's own that it
+// takes back.
+type refusal struct {
+	to         string
+	key        keys.PublicKey
+	ref        signaling.Hash
+	generation uint64
+}
+
+func refusalOf(e *signaling.Sealed) refusal { return refusal{e.From, e.Key, e.Hash(), e.Generation} }
+
 // refuse is reject at a bounded rate.
-func (n *Node) refuse(offer *signaling.Sealed, code rejectCode, text string) {
+func (n *Node) refuse(r refusal, code rejectCode, text string) {
 	if n.rejects.Allow() {
-		n.reject(offer, code, text)
+		n.reject(r, code, text)
 	}
 }
 
-// reject answers an offer with a signed refusal. Its callers bound the rate,
-// or know the offerer.
-func (n *Node) reject(offer *signaling.Sealed, code rejectCode, text string) {
+// reject sends a signed refusal. Its callers bound the rate, or know the other
+// side.
+func (n *Node) reject(r refusal, code rejectCode, text string) {
 	env, err := signaling.Seal(n.cfg.Identity, signaling.Envelope{
-		Kind: signaling.Reject, Mesh: n.cfg.Mesh, To: offer.From, ToKey: offer.Key, Instance: n.instance,
-		Generation: offer.Generation, Time: time.Now(), Ref: offer.Hash(),
+		Kind: signaling.Reject, Mesh: n.cfg.Mesh, To: r.to, ToKey: r.key, Instance: n.instance,
+		Generation: r.generation, Time: time.Now(), Ref: r.ref,
 		Body: (&rejectBody{Code: code, Text: text}).encode(),
 	})
 	if err != nil {
 		n.log.Error("sign reject", "error", err)
 		return
+	}
+	if p := n.lookup(r.to); p != nil {
+		if s := p.session(); s != nil && s.remoteKey == r.key && !s.doubted.Load() && s.carry(env.Bytes()) {
+			return
+		}
 	}
 	// The dispatcher does not wait for a server that takes nothing: it would
 	// keep what comes by the others waiting.

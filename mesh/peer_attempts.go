@@ -128,7 +128,7 @@ func (p *Peer) begin(a *attempt, describe func(context.Context) (*signaling.Seal
 			if a.answers != nil && p.ctx.Err() != nil && !errors.Is(err, errSuperseded) {
 				// The Peer has closed under its offer. The other side need not
 				// wait for an answer until its time is over.
-				p.node.refuse(a.answers, rejectBusy, "closing")
+				p.node.refuse(refusalOf(a.answers), rejectBusy, "closing")
 			}
 			if !p.post(func() { p.attemptFailed(a) }) && !errors.Is(err, errSuperseded) {
 				p.note(a.story())
@@ -282,6 +282,16 @@ func (p *Peer) giveUp(which func(*attempt) bool) {
 	})
 }
 
+// withdraw tells the other side that it need not wait for an attempt.
+func (p *Peer) withdraw(a *attempt) {
+	switch {
+	case a.answers != nil:
+		p.node.refuse(refusalOf(a.answers), rejectBusy, "withdrawn")
+	case a.offerer && !a.known.IsZero():
+		p.node.refuse(refusal{p.id, p.Key(), a.known, a.order.generation}, rejectBusy, "withdrawn")
+	}
+}
+
 // drop removes an attempt that has ended.
 func (p *Peer) drop(a *attempt) {
 	p.attempts = slices.DeleteFunc(p.attempts, func(x *attempt) bool { return x == a })
@@ -345,7 +355,7 @@ func (p *Peer) offered(v verified) {
 		return
 	}
 	if err := p.led.admits(v.Instance); err != nil {
-		p.node.refuse(v.Sealed, rejectReplaced, "")
+		p.node.refuse(refusalOf(v.Sealed), rejectReplaced, "")
 		p.unwanted(err)
 		return
 	}
@@ -362,7 +372,7 @@ func (p *Peer) offered(v verified) {
 			(a.asks || a.answers.Instance == v.Instance && a.answers.Key == v.Key)
 	})
 	if len(p.attempts) >= maxAttempts {
-		p.node.refuse(v.Sealed, rejectBusy, "too many negotiations")
+		p.node.refuse(refusalOf(v.Sealed), rejectBusy, "too many negotiations")
 		return
 	}
 	own := slices.ContainsFunc(p.attempts, func(a *attempt) bool { return a.offerer })
@@ -390,7 +400,7 @@ func (p *Peer) asked(v verified) {
 		return
 	}
 	if err := p.led.admits(v.Instance); err != nil {
-		p.node.refuse(v.Sealed, rejectReplaced, "")
+		p.node.refuse(refusalOf(v.Sealed), rejectReplaced, "")
 		p.unwanted(err)
 		return
 	}

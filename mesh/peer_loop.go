@@ -165,7 +165,13 @@ func (p *Peer) do(st step) {
 	if st.abandon {
 		// One that has opened may have made a session of it at the other side;
 		// only a change of the network makes it pointless all the same.
-		p.giveUp(func(a *attempt) bool { return !a.opened.Load() || st.why == ReasonNetwork })
+		p.giveUp(func(a *attempt) bool {
+			gone := !a.opened.Load() || st.why == ReasonNetwork
+			if gone {
+				p.withdraw(a)
+			}
+			return gone
+		})
 	}
 	if st.attempt {
 		p.try(st.why)
@@ -237,7 +243,7 @@ func (p *Peer) teardown() {
 	p.sessions = nil
 	p.setTop()
 	if p.deferred != nil {
-		p.node.refuse(p.deferred.v.Sealed, rejectBusy, "closing")
+		p.node.refuse(refusalOf(p.deferred.v.Sealed), rejectBusy, "closing")
 	}
 	p.work.Wait()
 	p.node.obs.disconnected(context.Background(), p.id, cause, len(p.lost))

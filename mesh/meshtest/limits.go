@@ -20,6 +20,8 @@ const (
 	// arrive once everybody runs and reaches everybody. The longest wait of a
 	// recovery is half of it.
 	settleTime = 20 * time.Minute
+	// lingerTime is how long a universe goes on after its agents have left.
+	lingerTime = time.Minute
 	// listenTime bounds how long a process waits for its first server; then it
 	// gives up, as one that a supervisor starts does.
 	listenTime = 10 * time.Second

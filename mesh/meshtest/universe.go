@@ -122,6 +122,8 @@ func (u *Universe) close() {
 		u.pipes.Resume(s.addr())
 		s.kill()
 	}
+	// What a closed TURN client still waits for is given up by then.
+	time.Sleep(lingerTime)
 	if err := u.net.Close(); err != nil {
 		u.t.Error(err)
 	}

@@ -203,6 +203,7 @@ func (u *Universe) Slow(name string, extra time.Duration) {
 	u.Note("slow %s by %v each way", name, extra)
 	switch {
 	case u.agents[name] != nil:
+		u.agents[name].extra = extra
 		u.agents[name].host.SetDelay(extra)
 		u.agents[name].pipes.SetDelay(extra)
 	case u.relays[name] != nil:
@@ -283,6 +284,7 @@ func (u *Universe) Mend() {
 	}
 	for _, name := range u.names {
 		a := u.agents[name]
+		a.extra = 0
 		a.host.SetDelay(0)
 		a.pipes.SetDelay(0)
 		if err := a.host.SetLoss(0, 0); err != nil {
