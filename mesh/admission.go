@@ -17,8 +17,9 @@ type verified struct {
 	// learn is set when trust does not know the key, this side dialled, and
 	// the policy learns.
 	learn bool
-	// carrier is the neighbour that passed it on, "" when none did.
-	carrier string
+	// via is the server or peer it came by, carrier the neighbour that passed it
+	// on, "" when none did.
+	via, carrier string
 }
 
 // dispatch takes what comes from signaling until the Node closes.
@@ -145,7 +146,7 @@ func (n *Node) admit(raw []byte, via, carrier string) {
 		n.obs.security(n.ctx, witness.ReplayRejected, e.From, via)
 		return
 	}
-	n.deliver(verified{e, learn, carrier})
+	n.deliver(verified{e, learn, via, carrier})
 }
 
 // mayLearn reports whether a key that trust does not know may be learned: only

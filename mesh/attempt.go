@@ -34,7 +34,8 @@ type attempt struct {
 	why      Reason // the session is made
 	replaces bool   // the Peer had a session before
 	relayed  bool   // and the last was on a relay
-	carrier  string // the neighbour through which the other side's offer came
+	carrier  string // the neighbour through which the other side's envelope came
+	heard    string // the way by which it came: that one works
 
 	inbox chan verified // answers, candidates, rejects
 	nudge chan struct{} // capacity 1: repeat the description now
@@ -245,6 +246,7 @@ func (a *attempt) connect(ctx context.Context, description *signaling.Sealed) er
 				return err
 			}
 		case e := <-a.inbox:
+			a.heard, a.carrier = e.via, e.carrier
 			switch e.Kind {
 			case signaling.Answer:
 				if !a.offerer || a.answered {

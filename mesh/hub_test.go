@@ -61,6 +61,13 @@ func (e *hubEnd) put(ev signaling.Event) {
 
 func (e *hubEnd) Refresh() {}
 
+func (e *hubEnd) Probe() {}
+
+func (e *hubEnd) SendTo(ctx context.Context, raw []byte, _ string) error {
+	_, err := e.Send(ctx, raw, 0)
+	return err
+}
+
 func (e *hubEnd) WaitReady(context.Context) error { return nil }
 
 func (e *hubEnd) Send(_ context.Context, raw []byte, _ int) (string, error) {

@@ -166,6 +166,11 @@ const (
 	// slower one is told how many it missed.
 	maxChanges = 64
 
+	// probePause is the least time between two probes of the signaling
+	// servers, which a peer that falls silent gives reason for: what is dead may be
+	// this agent's own network.
+	probePause = 5 * time.Second
+
 	// replaceRelayWait is how long a session that replaces a direct one waits
 	// for a direct path before it takes the relay.
 	replaceRelayWait = 300 * time.Millisecond

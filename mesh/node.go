@@ -23,8 +23,12 @@ type signaler interface {
 	Send(ctx context.Context, envelope []byte, route int) (server string, err error)
 	// Receive returns what comes next from any server.
 	Receive(ctx context.Context) (signaling.Event, error)
+	// SendTo is Send by the server of that name.
+	SendTo(ctx context.Context, envelope []byte, server string) error
 	// Refresh connects to every server anew, after a change of the network.
 	Refresh()
+	// Probe asks every server for a sign of life at once.
+	Probe()
 	Close() error
 }
 
@@ -40,6 +44,7 @@ type Node struct {
 	connector connector
 	signaler  signaler
 	rejects   *rate.Limiter
+	probes    *rate.Limiter
 	accepted  chan *Peer      // connected Peers that nobody dialled
 	carried   chan handedOver // envelopes that peers handed over
 
@@ -135,6 +140,7 @@ func newNode(cfg Config) (*Node, error) {
 		instance: signaling.NewInstance(),
 		start:    time.Now(),
 		rejects:  rate.NewLimiter(rejectsPerSecond, rejectsPerSecond),
+		probes:   rate.NewLimiter(rate.Every(probePause), 1),
 		accepted: make(chan *Peer, acceptBacklog),
 		carried:  make(chan handedOver, maxCarried),
 		ended:    make(chan struct{}),

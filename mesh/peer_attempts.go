@@ -92,7 +92,7 @@ func (p *Peer) startAsk(why Reason) {
 // startAnswer begins an attempt that answers a verified offer.
 func (p *Peer) startAnswer(offer verified) {
 	a := p.newAttempt(order{offer.Generation, offer.Key}, false, ReasonDial)
-	a.carrier = offer.carrier
+	a.carrier, a.heard = offer.carrier, offer.via
 	a.key, a.ref, a.known, a.learn = offer.Key, offer.Hash(), offer.Hash(), offer.learn
 	a.answers = offer.Sealed
 	p.begin(a, func(ctx context.Context) (*signaling.Sealed, error) {

@@ -119,6 +119,9 @@ func (p *Peer) assess(now time.Time, top *session) {
 		why = ReasonUnacknowledged
 	}
 	top.doubted.Store(true)
+	if p.node.probes.Allow() {
+		p.node.signaler.Probe()
+	}
 	p.do(p.machine.doubted(top.answered(), why, p.busy()))
 }
 

@@ -46,11 +46,17 @@ func (n *Node) send(ctx context.Context, a *attempt, e *signaling.Sealed, round 
 	}
 	bounded, cancel := context.WithTimeout(ctx, sendWait)
 	defer cancel()
-	server, err := n.signaler.Send(bounded, raw, round)
+	server := a.heard
+	if err = errNoWay; server != "" && round == 0 && !strings.HasPrefix(server, viaPeer("")) {
+		err = n.signaler.SendTo(bounded, raw, server) // the way that the other side found
+	}
+	if err != nil {
+		server, err = n.signaler.Send(bounded, raw, round)
+	}
 	if err == nil {
 		way = server
 	}
-	if err != nil || everywhere {
+	if err != nil || everywhere || a.carrier != "" {
 		if by := n.carriers(a, round); len(by) > 0 {
 			for _, s := range by {
 				if s.carry(raw) && way == "" {

@@ -32,6 +32,7 @@ type Client struct {
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced when the state of a link changes
 	renewed chan struct{} // closed and replaced by Refresh
+	doubted chan struct{} // closed and replaced by Probe
 	primary string        // label of the first choice that was open last
 }
 
@@ -52,6 +53,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		closing: make(chan struct{}),
 		changed: make(chan struct{}),
 		renewed: make(chan struct{}),
+		doubted: make(chan struct{}),
 	}
 	c.http = c.httpClient()
 	for i, t := range targets {
@@ -206,6 +208,54 @@ func (c *Client) Refresh() {
 	defer c.mu.Unlock()
 	close(c.renewed)
 	c.renewed = make(chan struct{})
+}
+
+// Probe asks every server for a sign of life at once, instead of at the next
+// PingInterval: somebody has reason to doubt that they can be reached. A
+// connection that gives none within three seconds, or PingTimeout if that is less,
+// is given up.
+func (c *Client) Probe() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.doubted)
+	c.doubted = make(chan struct{})
+}
+
+// probed returns the channel that the next Probe closes.
+func (c *Client) probed() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.doubted
+}
+
+// SendTo is Send by the connection to one server, which is named as Send returns
+// it and as events name it. The error matches [ErrNoServer] when it is not open.
+func (c *Client) SendTo(ctx context.Context, envelope []byte, server string) error {
+	c.mu.Lock()
+	var conn *clientConn
+	for _, l := range c.links {
+		if l.label == server && l.state == StateOpen && !l.conn.ended() {
+			conn = l.conn
+		}
+	}
+	c.mu.Unlock()
+	err := error(ErrNoServer)
+	switch {
+	case conn == nil:
+	case len(envelope) > conn.maxEnvelope:
+		err = fmt.Errorf("envelope of %d bytes for %s: %w", len(envelope), server, ErrTooLarge)
+	default:
+		select {
+		case conn.out <- encodeEnvelopeMsg(envelope):
+			return nil
+		case <-conn.done:
+		case <-c.closing:
+			err = net.ErrClosed
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		}
+	}
+	return fmt.Errorf("signaling: send: %w", err)
 }
 
 // refreshed returns the channel that the next Refresh closes.

@@ -685,3 +685,54 @@ func TestRefresh(t *testing.T) {
 		}
 	})
 }
+
+// TestProbe: a connection that leads nowhere is given up three seconds after
+// somebody doubts it, and one that is fine stays.
+func TestProbe(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.serve("s1", signaling.ServerConfig{})
+		w.serve("s2", signaling.ServerConfig{})
+		a := w.client("agent-a", "ws://s1/", "ws://s2/").ready()
+		time.Sleep(time.Second)
+		w.net.Stall("s1")
+		time.Sleep(time.Second)
+		a.Probe()
+		time.Sleep(2900 * time.Millisecond)
+		if s := a.state(0); s != signaling.StateOpen {
+			t.Errorf("before the time is over: %v", s)
+		}
+		time.Sleep(200 * time.Millisecond)
+		if s := a.state(0); s == signaling.StateOpen {
+			t.Error("the connection that leads nowhere is open")
+		}
+		if s := a.state(1); s != signaling.StateOpen {
+			t.Errorf("the connection that is fine: %v", s)
+		}
+		w.net.Resume("s1")
+	})
+}
+
+// TestSendTo: an envelope goes by the server that is named, or not at all.
+func TestSendTo(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.serve("s1", signaling.ServerConfig{})
+		s2 := w.serve("s2", signaling.ServerConfig{})
+		a := w.client("agent-a", "ws://s1/", "ws://s2/").ready()
+		b := w.client("agent-b", "ws://s2/").ready()
+		settle()
+		e := a.offer("agent-b", "by s2", nil)
+		if err := a.SendTo(context.Background(), e.Bytes(), "ws://s2/"); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(5 * time.Millisecond)
+		want(t, "b's envelopes", b.bodies(), "by s2")
+		if err := a.SendTo(context.Background(), e.Bytes(), "ws://s3/"); !errors.Is(err, signaling.ErrNoServer) {
+			t.Errorf("to a server that is none: %v", err)
+		}
+		s2.kill()
+		settle()
+		if err := a.SendTo(context.Background(), e.Bytes(), "ws://s2/"); !errors.Is(err, signaling.ErrNoServer) {
+			t.Errorf("to a server that is dead: %v", err)
+		}
+	})
+}

@@ -317,16 +317,21 @@ func (c *clientConn) ping(ctx context.Context, fail context.CancelCauseFunc) {
 	cfg := &c.link.c.cfg
 	tick := time.NewTicker(cfg.PingInterval)
 	defer tick.Stop()
+	probed := c.link.c.probed()
 	for {
+		timeout := cfg.PingTimeout
 		select {
 		case <-tick.C:
+		case <-probed:
+			timeout = min(timeout, probeTimeout)
 		case <-ctx.Done():
 			return
 		}
+		probed = c.link.c.probed() // a probe meanwhile is another one
 		pong := make(chan error, 1)
 		var wg sync.WaitGroup
 		wg.Go(func() { pong <- c.ws.Ping(ctx) })
-		err := c.waitPong(ctx, pong, cfg.PingTimeout)
+		err := c.waitPong(ctx, pong, timeout)
 		if err != nil {
 			fail(err)
 		}

@@ -74,6 +74,8 @@ const (
 	// closeTimeout is how long Close lets a connection write what was sent and
 	// say goodbye.
 	closeTimeout = time.Second
+	// probeTimeout is how long the answer to a Probe may take.
+	probeTimeout = 3 * time.Second
 	// spareDelay is how long a server must be missing before a spare is used.
 	spareDelay = 2 * time.Second
 )
