@@ -5,6 +5,7 @@ import (
 	"context"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 // in integration tests; here the subject is what a Node does with envelopes.
 type hub struct {
 	delay time.Duration
+	dead  atomic.Bool // nothing can be sent any more
 
 	mu     sync.Mutex
 	ends   map[string]*hubEnd
@@ -76,6 +78,9 @@ func (e *hubEnd) Send(_ context.Context, raw []byte, _ int) (string, error) {
 		return "", err
 	}
 	h := e.hub
+	if h.dead.Load() {
+		return "", signaling.ErrNoServer
+	}
 	h.mu.Lock()
 	h.seen = append(h.seen, env)
 	tamper := h.tamper

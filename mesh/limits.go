@@ -103,6 +103,11 @@ const (
 	maxTasks = 16
 	// maxTried is how many sentences a DialError tells; the oldest give way.
 	maxTried = 12
+	// negotiationsPerSecond is how many negotiations the other side may begin
+	// or ask for, after maxNegotiationsBurst at once; further ones are rejected
+	// with the code busy. What this side begins is paced by its own policy.
+	negotiationsPerSecond = 1
+	maxNegotiationsBurst  = 128
 	// maxSessions is how many established sessions one Peer keeps at most
 	// while it moves from one to the next; a further one displaces the lowest.
 	maxSessions = 3

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/infrafabric/agentmesh/keys"
 )
 
@@ -30,6 +32,7 @@ type Peer struct {
 
 	ctx     context.Context // ends when the Peer closes; its cause says why
 	cancel  context.CancelCauseFunc
+	theirs  *rate.Limiter  // of negotiations that the other side wants
 	tasks   chan func()    // run by the loop, one at a time
 	alarm   chan struct{}  // capacity 1: something is to be watched
 	work    sync.WaitGroup // attempts, sessions, the handler: everything but the loop
@@ -69,6 +72,7 @@ func newPeer(n *Node, id string, led *ledger, tenancy int) *Peer {
 		id:      id,
 		led:     led,
 		tenancy: tenancy,
+		theirs:  rate.NewLimiter(negotiationsPerSecond, maxNegotiationsBurst),
 		tasks:   make(chan func(), maxTasks),
 		alarm:   make(chan struct{}, 1),
 		machine: newMachine(n.cfg.Recovery, n.cfg.Paths, rand.Float64),

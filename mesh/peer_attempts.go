@@ -371,7 +371,7 @@ func (p *Peer) offered(v verified) {
 		return !a.offerer && !a.opened.Load() && a.below(o) &&
 			(a.asks || a.answers.Instance == v.Instance && a.answers.Key == v.Key)
 	})
-	if len(p.attempts) >= maxAttempts {
+	if len(p.attempts) >= maxAttempts || !p.theirs.Allow() {
 		p.node.refuse(refusalOf(v.Sealed), rejectBusy, "too many negotiations")
 		return
 	}
@@ -412,6 +412,10 @@ func (p *Peer) asked(v verified) {
 			a.repeat()
 			return
 		}
+	}
+	if !p.theirs.Allow() {
+		p.node.refuse(refusalOf(v.Sealed), rejectBusy, "too many negotiations")
+		return
 	}
 	if !p.machine.met {
 		// It had this agent as a Peer, which this process knows nothing of: an

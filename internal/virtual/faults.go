@@ -14,8 +14,9 @@ import (
 // faults decides which datagrams the core drops because of what is wrong with
 // their hosts, and how much later they leave.
 type faults struct {
-	any     atomic.Bool // something is wrong with somebody, or has been
-	delayed atomic.Bool // somebody is slow, or has been
+	passed  atomic.Uint64 // datagrams that have crossed the core, or were dropped there
+	any     atomic.Bool   // something is wrong with somebody, or has been
+	delayed atomic.Bool   // somebody is slow, or has been
 
 	mu      sync.Mutex // guards what follows, and the fields of Host that say so
 	hosts   map[string]*Host
@@ -53,6 +54,7 @@ func (f *faults) change(do func()) {
 
 // keep is the core's filter.
 func (f *faults) keep(c vnet.Chunk) bool {
+	f.passed.Add(1)
 	if !f.any.Load() {
 		return true
 	}
@@ -109,6 +111,9 @@ func addrOf(a net.Addr) string {
 	}
 	return ""
 }
+
+// Datagrams counts what has crossed the core so far, dropped there or not.
+func (n *Net) Datagrams() uint64 { return n.faults.passed.Load() }
 
 // Block drops every datagram from one host to another from now on, those under way
 // included, whatever NATs the two are behind and wherever they move. The other

@@ -133,6 +133,10 @@ func (u *Universe) close() {
 // a Peer and each problem, with the virtual time since the universe began.
 func (u *Universe) Timeline() string { return u.line.String() }
 
+// Datagrams counts the datagrams of all hosts so far, those that were lost
+// included. What travels over byte streams does not count.
+func (u *Universe) Datagrams() uint64 { return u.net.Datagrams() }
+
 // Note adds a line to the timeline.
 func (u *Universe) Note(format string, args ...any) { u.line.add(fmt.Sprintf(format, args...)) }
 
