@@ -17,14 +17,15 @@ type conn struct {
 	ends          *atomic.Int32 // ends that are still open, shared by both
 	forget        func()        // called when both ends are closed
 
-	// Of the dialling end; guarded by Net.mu.
-	client *Client // who dialled, nil for the Net itself
-	lost   bool    // abandoned: nothing passes any more
+	// Of the dialling end only.
+	client    *Client
+	listener  *listener // nil if dialled into a black hole without one
+	abandoned bool      // guarded by Net.mu
 }
 
 // pair returns the two ends of a new connection.
-func pair(delay time.Duration, client, server pipeAddr) (*conn, *conn) {
-	up, down := newHalf(delay), newHalf(delay)
+func pair(delay time.Duration, extra *atomic.Int64, client, server pipeAddr) (*conn, *conn) {
+	up, down := newHalf(delay, extra), newHalf(delay, extra)
 	ends := new(atomic.Int32)
 	ends.Store(2)
 	return &conn{in: down, out: up, local: client, remote: server, ends: ends},
@@ -74,14 +75,12 @@ func (c *conn) SetWriteDeadline(t time.Time) error {
 	return nil
 }
 
+// dialed is the address that was dialled.
+func (c *conn) dialed() string { return string(c.remote) }
+
 func (c *conn) reset() {
 	c.in.reset()
 	c.out.reset()
-}
-
-func (c *conn) setDelay(d time.Duration) {
-	c.in.setDelay(d)
-	c.out.setDelay(d)
 }
 
 func (c *conn) stall(on bool) {

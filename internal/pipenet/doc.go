@@ -9,4 +9,7 @@
 // bytes arrive in order and [Net.Delay] after they were written, deadlines
 // work, closing one end is end-of-file at the other, and a connection whose
 // server died is reset.
+//
+// A network can be stalled and reset by address ([Net.Stall], [Net.Reset]). For
+// faults that only some of those who dial have, each gets a [Client].
 package pipenet

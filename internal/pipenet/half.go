@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -14,11 +15,11 @@ const BufferSize = 256 << 10
 // half is one direction of a connection: a queue of chunks, each with the time
 // at which it arrives.
 type half struct {
-	ready time.Time // nothing leaves before
+	delay time.Duration
+	extra *atomic.Int64 // nanoseconds on top, of the client
+	ready time.Time     // nothing leaves before
 
 	mu      sync.Mutex
-	delay   time.Duration
-	last    time.Time     // when what was written last arrives; later writes do not overtake it
 	changed chan struct{} // closed and replaced at every change below
 	chunks  []chunk
 	size    int       // bytes in chunks
@@ -35,8 +36,8 @@ type chunk struct {
 	at   time.Time
 }
 
-func newHalf(delay time.Duration) *half {
-	return &half{delay: delay, changed: make(chan struct{})}
+func newHalf(delay time.Duration, extra *atomic.Int64) *half {
+	return &half{delay: delay, extra: extra, changed: make(chan struct{})}
 }
 
 // notify wakes whoever waits; h.mu is held.
@@ -120,15 +121,12 @@ func (h *half) write(p []byte) (int, error) {
 	}
 }
 
-// arrival is when what is written now arrives; h.mu is held.
+// arrival is when what is written now arrives, if nothing before it is later.
 func (h *half) arrival(now time.Time) time.Time {
 	if now.Before(h.ready) {
 		now = h.ready
 	}
-	if at := now.Add(h.delay); at.After(h.last) {
-		h.last = at
-	}
-	return h.last
+	return now.Add(h.delay + time.Duration(h.extra.Load()))
 }
 
 // wait releases h.mu until something changed, or until d (if not 0) or the
@@ -172,7 +170,6 @@ func (h *half) reset() {
 }
 
 func (h *half) stall(on bool)                { h.set(func() { h.stalled = on }) }
-func (h *half) setDelay(d time.Duration)     { h.set(func() { h.delay = d }) }
 func (h *half) setReadDeadline(t time.Time)  { h.set(func() { h.readDeadline = t }) }
 func (h *half) setWriteDeadline(t time.Time) { h.set(func() { h.writeDeadline = t }) }
 

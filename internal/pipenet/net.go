@@ -24,8 +24,9 @@ type Net struct {
 
 	mu        sync.Mutex
 	listeners map[string]*listener
-	stalled   map[string]chan struct{} // closed when the address resumes
-	ghosts    map[string][]*conn       // dialled while stalled, to an address without listener
+	stalled   map[string]bool
+	conns     map[*conn]struct{} // the dialling ends of all connections that are open
+	resumed   chan struct{}      // closed and replaced when something resumes; nil while nobody waits
 	dialed    int
 }
 
@@ -54,7 +55,6 @@ func (n *Net) Listen(addr string) (net.Listener, error) {
 		addr:   pipeAddr(addr),
 		queue:  make(chan *conn, backlog),
 		closed: make(chan struct{}),
-		conns:  make(map[*conn]struct{}),
 	}
 	n.listeners[addr] = l
 	return l, nil
@@ -64,178 +64,7 @@ func (n *Net) Listen(addr string) (net.Listener, error) {
 // listener it fails with an error that matches [syscall.ECONNREFUSED]. While
 // the address is stalled it waits until ctx ends.
 func (n *Net) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
-	addr = withPort(addr)
-	return n.dialAs(ctx, nil, addr)
-}
-
-func (n *Net) dialAs(ctx context.Context, client *Client, addr string) (net.Conn, error) {
-	c, err := n.dial(ctx, client, addr)
-	if err != nil {
-		return nil, &net.OpError{Op: "dial", Net: "pipe", Addr: pipeAddr(addr), Err: err}
-	}
-	return c, nil
-}
-
-func (n *Net) dial(ctx context.Context, client *Client, addr string) (net.Conn, error) {
-	for {
-		n.mu.Lock()
-		stalled := n.stalledFor(client, addr)
-		n.mu.Unlock()
-		if stalled == nil {
-			break
-		}
-		select {
-		case <-stalled:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-	if delay := n.delayOf(client); delay > 0 {
-		t := time.NewTimer(2 * delay)
-		defer t.Stop()
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	return n.connect(client, addr, time.Time{})
-}
-
-// stalledFor returns what is closed when the address may have resumed for a
-// client, nil when it is not stalled; n.mu is held.
-func (n *Net) stalledFor(client *Client, addr string) <-chan struct{} {
-	if ch := n.stalled[addr]; ch != nil {
-		return ch
-	}
-	if client == nil {
-		return nil
-	}
-	if ch := client.stalled[""]; ch != nil {
-		return ch
-	}
-	if ch := client.stalled[addr]; ch != nil {
-		return ch
-	}
-	return nil
-}
-
-// delayOf is how long a byte takes from or to a client.
-func (n *Net) delayOf(client *Client) time.Duration {
-	if client == nil {
-		return n.Delay
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.Delay + client.extra
-}
-
-// connect makes a connection without waiting. What is written before the time
-// ready leaves then.
-func (n *Net) connect(owner *Client, addr string, ready time.Time) (net.Conn, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	l := n.listeners[addr]
-	stalled := n.stalledFor(owner, addr) != nil
-	if l == nil && !stalled {
-		return nil, syscall.ECONNREFUSED
-	}
-	n.dialed++
-	delay := n.Delay
-	if owner != nil {
-		delay += owner.extra
-	}
-	client, server := pair(delay, pipeAddr(fmt.Sprintf("client:%d", n.dialed)), pipeAddr(addr))
-	client.out.ready, client.client = ready, owner
-	if stalled {
-		client.stall(true)
-	}
-	if l == nil {
-		if n.ghosts == nil {
-			n.ghosts = make(map[string][]*conn)
-		}
-		n.ghosts[addr] = append(n.ghosts[addr], client)
-		return client, nil
-	}
-	client.forget = func() { l.forget(client) }
-	server.forget = client.forget
-	select {
-	case l.queue <- server:
-	default:
-		return nil, syscall.ECONNREFUSED
-	}
-	l.conns[client] = struct{}{}
-	return client, nil
-}
-
-// Stall makes addr a black hole, as a cable pulled out does: dials to it hang
-// and what is written on its connections, in both directions, stays on the
-// way until Resume.
-func (n *Net) Stall(addr string) {
-	addr = withPort(addr)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.stalled[addr] != nil {
-		return
-	}
-	if n.stalled == nil {
-		n.stalled = make(map[string]chan struct{})
-	}
-	n.stalled[addr] = make(chan struct{})
-	n.eachConn(addr, func(c *conn) { c.stall(true) })
-}
-
-// Resume ends what Stall began; nothing that was on the way is lost.
-func (n *Net) Resume(addr string) {
-	addr = withPort(addr)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	ch := n.stalled[addr]
-	if ch == nil {
-		return
-	}
-	delete(n.stalled, addr)
-	close(ch)
-	n.settle(addr)
-}
-
-// settle lets the connections to an address flow that nothing stalls any more.
-// Those to an address that has no listener turn out to lead nowhere; n.mu is held.
-func (n *Net) settle(addr string) {
-	n.eachConn(addr, func(c *conn) { c.stall(c.lost || n.stalledFor(c.client, addr) != nil) })
-	var still []*conn
-	for _, c := range n.ghosts[addr] {
-		if c.lost || n.stalledFor(c.client, addr) != nil {
-			still = append(still, c)
-		} else {
-			c.reset()
-		}
-	}
-	if still == nil {
-		delete(n.ghosts, addr)
-	} else {
-		n.ghosts[addr] = still
-	}
-}
-
-// Reset breaks every connection to addr; the listener stays.
-func (n *Net) Reset(addr string) {
-	addr = withPort(addr)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.eachConn(addr, func(c *conn) { c.reset() })
-}
-
-// eachConn calls f for every connection dialled to addr; n.mu is held.
-func (n *Net) eachConn(addr string, f func(*conn)) {
-	if l := n.listeners[addr]; l != nil {
-		for c := range l.conns {
-			f(c)
-		}
-	}
+	return n.nobody().DialContext(ctx, network, addr)
 }
 
 // HTTPClient returns a client whose connections go through n. It keeps no
@@ -245,19 +74,62 @@ func (n *Net) eachConn(addr string, f func(*conn)) {
 // or the wait for Resume, is that of the first byte. A transport of net/http
 // goes on dialling when its request is gone, and a dial that waits would
 // outlive a synctest bubble.
-func (n *Net) HTTPClient() *http.Client { return n.httpClient(nil) }
+func (n *Net) HTTPClient() *http.Client { return n.nobody().HTTPClient() }
 
-func (n *Net) httpClient(client *Client) *http.Client {
-	return &http.Client{Transport: &http.Transport{
-		DialContext: func(_ context.Context, _, addr string) (net.Conn, error) {
-			c, err := n.connect(client, withPort(addr), time.Now().Add(2*n.delayOf(client)))
-			if err != nil {
-				return nil, &net.OpError{Op: "dial", Net: "pipe", Addr: pipeAddr(withPort(addr)), Err: err}
-			}
-			return c, nil
-		},
-		DisableKeepAlives: true,
-	}}
+// nobody is a client that has no faults of its own.
+func (n *Net) nobody() *Client { return n.Client("client") }
+
+// Stall makes addr a black hole, as a cable pulled out does: dials to it hang
+// and what is written on its connections, in both directions, stays on the
+// way until Resume.
+func (n *Net) Stall(addr string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.stalled == nil {
+		n.stalled = make(map[string]bool)
+	}
+	n.stalled[withPort(addr)] = true
+	n.restall()
+}
+
+// Resume ends what Stall began; nothing that was on the way is lost. A
+// connection whose client stalls the address as well goes on when both have
+// resumed.
+func (n *Net) Resume(addr string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.stalled, withPort(addr))
+	n.restall()
+}
+
+// Reset breaks every connection to addr; the listener stays.
+func (n *Net) Reset(addr string) {
+	addr = withPort(addr)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for c := range n.conns {
+		if c.dialed() == addr {
+			c.reset()
+		}
+	}
+}
+
+// restall applies a change of what is stalled to the connections there are and
+// to the dials that wait; n.mu is held.
+func (n *Net) restall() {
+	for c := range n.conns {
+		stalled := c.abandoned || c.client.isStalled(c.dialed())
+		if !stalled && c.listener == nil {
+			c.reset() // it was dialled into the hole, and there is nobody
+			delete(n.conns, c)
+			continue
+		}
+		c.stall(stalled)
+	}
+	if n.resumed != nil {
+		close(n.resumed)
+		n.resumed = nil
+	}
 }
 
 // withPort adds the port of HTTP to an address that has none.
@@ -272,56 +144,3 @@ type pipeAddr string
 
 func (pipeAddr) Network() string  { return "pipe" }
 func (a pipeAddr) String() string { return string(a) }
-
-// listener implements net.Listener.
-type listener struct {
-	net    *Net
-	addr   pipeAddr
-	queue  chan *conn
-	closed chan struct{}
-
-	// conns holds the dialling end of every open connection; guarded by net.mu.
-	conns map[*conn]struct{}
-}
-
-func (l *listener) Accept() (net.Conn, error) {
-	select {
-	case <-l.closed: // even if connections wait: they have been reset
-		return nil, l.err("accept")
-	default:
-	}
-	select {
-	case c := <-l.queue:
-		return c, nil
-	case <-l.closed:
-		return nil, l.err("accept")
-	}
-}
-
-func (l *listener) Close() error {
-	l.net.mu.Lock()
-	defer l.net.mu.Unlock()
-	if l.net.listeners[string(l.addr)] != l {
-		return l.err("close")
-	}
-	delete(l.net.listeners, string(l.addr))
-	close(l.closed)
-	for c := range l.conns {
-		c.reset()
-	}
-	clear(l.conns)
-	return nil
-}
-
-func (l *listener) Addr() net.Addr { return l.addr }
-
-func (l *listener) err(op string) error {
-	return &net.OpError{Op: op, Net: "pipe", Addr: l.addr, Err: net.ErrClosed}
-}
-
-// forget drops a connection that is closed at both ends.
-func (l *listener) forget(c *conn) {
-	l.net.mu.Lock()
-	defer l.net.mu.Unlock()
-	delete(l.conns, c)
-}

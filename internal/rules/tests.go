@@ -13,7 +13,8 @@ const bubbleMark = "bubble:"
 // Sleeps reports uses of time.Sleep for which it is not plain that they run
 // inside a synctest bubble, where sleeping costs no time. Plain is, lexically:
 //
-//   - in a function literal that is an argument of synctest.Test, or of a
+//   - in a function literal that is an argument of synctest.Test or of
+//     meshtest.Run, or of a
 //     function in the same directory that calls its parameter inside such a
 //     literal and nowhere else, or
 //   - in a function that is an argument of synctest.Test by its name, or
@@ -124,10 +125,13 @@ func parameter(name string) bool { return name == "t" || name == "tb" }
 
 func helperOf(d *ast.FuncDecl) helper { return helper{d.Name.Name, d.Recv != nil} }
 
-// startsBubble says whether call is synctest.Test(…).
+// startsBubble says whether call is synctest.Test(…), or meshtest.Run(…), which is
+// made of it.
 func startsBubble(f *File, call *ast.CallExpr) bool {
-	return isSelector(call.Fun, f.name("testing/synctest"), "Test")
+	return isSelector(call.Fun, f.name("testing/synctest"), "Test") || isSelector(call.Fun, f.name(meshTest), "Run")
 }
+
+const meshTest = Module + "/mesh/meshtest"
 
 // isSelector says whether e is pkg.name.
 func isSelector(e ast.Expr, pkg, name string) bool {

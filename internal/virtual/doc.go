@@ -1,21 +1,44 @@
 // Package virtual is an internet in memory: hosts behind routers that
-// translate addresses, a delay between them, loss, and a STUN server. It is
-// made for tests that run inside one [testing/synctest] bubble, where its
-// delays cost no time and are exact to the nanosecond.
+// translate addresses, a delay between them, loss, a STUN server, relays, and
+// what goes wrong with them. It is made for tests that run inside one
+// [testing/synctest] bubble, where its delays cost no time and are exact to the
+// nanosecond.
 //
-//	 host ── NAT router ──┐
-//	10.0.0.2    1.2.16.1  │
-//	                      ├── core 1.2.0.0/16 ── STUN server 1.2.3.4:3478
-//	 host ── NAT router ──┤      RTT/2, loss
-//	10.0.1.2    1.2.16.2  │
-//	                      │
-//	 host (Open) ─────────┘
-//	 1.2.16.3
+//	       host ── NAT router ──┐
+//	     10.0.0.2    1.2.16.1   │
+//	extra delay                 ├── core 1.2.0.0/16 ── STUN server 1.2.3.4:3478
+//	       host ── NAT router ──┤      RTT/2;
+//	     10.0.1.2    1.2.16.2   │      loss, blocks,
+//	                            │      pulled cables
+//	       host (Open) ─────────┤
+//	       1.2.16.3             │
+//	                            │
+//	       relay ───────────────┘
+//	       1.2.16.4:3478
 //
 // Every host is alone on its network, so every datagram from one host to
-// another crosses the core exactly once. The delay and the loss are in the core
-// and nowhere else; nested routers add nothing. That is why a datagram takes
-// RTT/2 whatever NATs it passes.
+// another crosses the core exactly once. The delay and the loss are in the core;
+// nested routers add nothing. That is why a datagram takes RTT/2 whatever NATs
+// it passes.
+//
+// # Faults
+//
+// Each can be set and taken back at any time, and each is independent of the
+// others:
+//
+//	Net.SetLoss    some of all datagrams are lost, or all
+//	Net.Block      one direction between two hosts is closed
+//	Host.Unplug    a host is cut off
+//	Host.SetLoss   some of what a host sends and receives is lost
+//	Host.SetDelay  a host is further away
+//	Host.Move      a host gets another address
+//	Relay.Kill     a relay dies, and with Relay.Start comes back empty
+//	Relay.Hang     a relay no longer answers, but keeps what it has
+//
+// They belong to the host and not to its address, so they outlive a move. Whether
+// a datagram is lost is decided when it leaves the core, that is in the moment
+// in which it would arrive: a fault hits what is under way, and one that is over
+// by then does not.
 //
 // A test reads:
 //
@@ -35,8 +58,14 @@
 //     dropped, as a kernel does.
 //   - A socket bound to port 0 gets one from 5000–5999.
 //   - A NAT hands out 16384 ports over its life and does not reuse them.
-//   - A NAT does not hairpin: a host cannot reach its own public address.
-//   - There is no bandwidth limit, and datagrams are never reordered.
+//   - A NAT does not hairpin: a host cannot reach its own public address. An Open
+//     host can, by way of the core: it takes RTT/2, and what is said of one host
+//     does not touch it, except that nothing passes while the host is cut off.
+//   - There is no bandwidth limit, and what one host sends to another is never
+//     reordered.
+//   - [Host.SetDelay] holds at most 65536 datagrams back in the whole network;
+//     what comes on top is dropped.
+//   - A relay speaks UDP only, and nobody is refused a peer.
 //   - With [Config.RTT] zero a datagram takes no time, but several goroutines.
 //
 // # Stopping

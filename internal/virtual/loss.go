@@ -3,22 +3,15 @@ package virtual
 import (
 	"fmt"
 	"math/rand/v2"
-	"sync"
-
-	"github.com/pion/transport/v5/vnet"
 )
 
-// loss decides which datagrams the core drops.
+// loss decides which datagrams are dropped. It is guarded by wire.mu.
 type loss struct {
-	mu      sync.Mutex // guards what follows
 	percent int
 	rng     *rand.Rand
 }
 
-// keep is the core's filter.
-func (l *loss) keep(vnet.Chunk) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+func (l *loss) keep() bool {
 	return l.percent == 0 || l.rng.IntN(100) >= l.percent
 }
 
@@ -30,12 +23,21 @@ func (l *loss) keep(vnet.Chunk) bool {
 //
 // A percent outside the range is an error and changes nothing.
 func (n *Net) SetLoss(percent int, seed int64) error {
+	return n.wire.setLoss(&n.wire.loss, percent, seed)
+}
+
+// SetLoss is [Net.SetLoss] for the datagrams to and from one host. It comes on
+// top: a datagram must survive the loss of the network and of both its ends.
+func (h *Host) SetLoss(percent int, seed int64) error {
+	return h.net.wire.setLoss(&h.loss, percent, seed)
+}
+
+func (w *wire) setLoss(l *loss, percent int, seed int64) error {
 	if percent < 0 || percent > 100 {
 		return fmt.Errorf("virtual: SetLoss: percent: %d is not between 0 and 100", percent)
 	}
-	n.loss.mu.Lock()
-	defer n.loss.mu.Unlock()
-	n.loss.percent = percent
-	n.loss.rng = rand.New(rand.NewPCG(uint64(seed), 0)) //nolint:gosec // reproducible by intent
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	*l = loss{percent, rand.New(rand.NewPCG(uint64(seed), 0))} //nolint:gosec // reproducible by intent
 	return nil
 }

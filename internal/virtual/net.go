@@ -43,15 +43,16 @@ func (c Config) validate() error {
 // Net is a virtual network. Its methods may be called from any goroutine of the
 // bubble in which it was made.
 type Net struct {
-	core   *vnet.Router
-	loss   *loss
-	faults *faults
-	stun   *turn.Server // nil without Config.STUN
+	core    *vnet.Router
+	stun    *turn.Server // nil without Config.STUN
+	wire    wire
+	backlog backlog
 
-	mu     sync.Mutex // guards what follows
-	hosts  int        // that ever had an address
-	relays []*Relay
-	closed bool
+	mu        sync.Mutex // guards what follows
+	hosts     []*Host
+	relays    []*Relay
+	addresses int // handed out so far
+	closed    bool
 }
 
 // New starts a network. It fails the test when cfg is invalid, and closes the
@@ -78,23 +79,27 @@ func start(cfg Config) (_ *Net, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("virtual: core: %w", err)
 	}
-	n := &Net{core: core, loss: new(loss), faults: newFaults()}
-	core.AddChunkFilter(n.faults.keep)
-	core.AddChunkFilter(n.loss.keep)
+	n := &Net{
+		core:    core,
+		wire:    wire{hosts: map[ip4]*Host{}, blocked: map[lane]struct{}{}},
+		backlog: backlog{lanes: map[lane]*pending{}},
+	}
+	core.AddChunkFilter(n.wire.keep)
 	if err := core.Start(); err != nil {
 		return nil, fmt.Errorf("virtual: core: %w", err)
 	}
 	if cfg.STUN {
-		if n.stun, err = serveSTUN(core); err != nil {
+		if n.stun, err = n.serveSTUN(); err != nil {
 			return nil, errors.Join(fmt.Errorf("virtual: STUN server: %w", err), core.Stop())
 		}
 	}
 	return n, nil
 }
 
-// Close stops the routers and the STUN server. Datagrams under way are lost,
-// sockets of hosts stay open but reach nobody, and Host fails from now on with
-// an error matching [net.ErrClosed]. It may be called more than once.
+// Close stops the routers, the STUN server and the relays. Datagrams under way
+// are lost, sockets of hosts stay open but reach nobody, and Host, Move, Relay
+// and Start fail from now on with an error matching [net.ErrClosed]. It may be
+// called more than once.
 func (n *Net) Close() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -102,14 +107,21 @@ func (n *Net) Close() error {
 		return nil
 	}
 	n.closed = true
+	n.backlog.close()
 	var errs []error
 	if n.stun != nil {
 		errs = append(errs, n.stun.Close())
 	}
 	for _, r := range n.relays {
-		errs = append(errs, r.close())
+		if r.server != nil {
+			errs = append(errs, r.server.Close())
+			r.server = nil
+		}
 	}
-	errs = append(errs, n.core.Stop()) // and, with it, the routers of the hosts
+	for _, h := range n.hosts {
+		errs = append(errs, h.at.stop())
+	}
+	errs = append(errs, n.core.Stop())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("virtual: close: %w", err)
 	}
@@ -133,7 +145,7 @@ func newRouter(cfg *vnet.RouterConfig) (*vnet.Router, error) {
 	return vnet.NewRouter(cfg)
 }
 
-func newHost(addr string) (*vnet.Net, error) {
+func newStack(addr string) (*vnet.Net, error) {
 	making.Lock()
 	defer making.Unlock()
 	return vnet.NewNet(&vnet.NetConfig{StaticIPs: []string{addr}})

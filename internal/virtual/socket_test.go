@@ -19,7 +19,7 @@ const forever = time.Minute
 type socket struct {
 	t *testing.T
 	transport.UDPConn
-	host transport.Net
+	host *virtual.Host
 }
 
 func newSocket(t *testing.T, n *virtual.Net, nat virtual.NAT) *socket {
@@ -114,4 +114,22 @@ func (s *socket) seenBy(other *socket) net.Addr {
 	s.t.Helper()
 	s.send("who am I", other.LocalAddr())
 	return other.expect("who am I")
+}
+
+// reaches says whether a datagram from s to addr arrives at other.
+func (s *socket) reaches(other *socket, addr net.Addr) bool {
+	s.t.Helper()
+	s.send("knock", addr)
+	text, _ := other.next()
+	return text == "knock"
+}
+
+// pair is two sockets on hosts of their own that know each other's way.
+func pair(t *testing.T, n *virtual.Net, natA, natB virtual.NAT) (a, b *socket, toB, toA net.Addr) {
+	t.Helper()
+	a, b = newSocket(t, n, natA), newSocket(t, n, natB)
+	if toB, toA = punch(t, n, a, b); toB == nil || toA == nil {
+		t.Fatalf("no way between %v and %v", natA, natB)
+	}
+	return a, b, toB, toA
 }

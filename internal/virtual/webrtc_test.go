@@ -68,10 +68,16 @@ func connects(t *testing.T, n *virtual.Net, natA, natB virtual.NAT) bool {
 type peer struct {
 	t *testing.T
 	*webrtc.PeerConnection
+	host   *virtual.Host
 	states chan webrtc.PeerConnectionState
 }
 
 func newPeer(t *testing.T, n *virtual.Net, nat virtual.NAT) *peer {
+	t.Helper()
+	return newPeerWith(t, n, nat, webrtc.Configuration{ICEServers: []webrtc.ICEServer{{URLs: []string{n.STUNServer()}}}})
+}
+
+func newPeerWith(t *testing.T, n *virtual.Net, nat virtual.NAT, cfg webrtc.Configuration) *peer {
 	t.Helper()
 	host, err := n.Host(nat)
 	if err != nil {
@@ -84,13 +90,11 @@ func newPeer(t *testing.T, n *virtual.Net, nat virtual.NAT) *peer {
 	// Otherwise one side's close closes the other while it is closing itself, and
 	// the bubble hangs.
 	se.DisableCloseByDTLS(true)
-	pc, err := webrtc.NewAPI(webrtc.WithSettingEngine(se)).NewPeerConnection(webrtc.Configuration{
-		ICEServers: []webrtc.ICEServer{{URLs: []string{n.STUNServer()}}},
-	})
+	pc, err := webrtc.NewAPI(webrtc.WithSettingEngine(se)).NewPeerConnection(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &peer{t: t, PeerConnection: pc, states: make(chan webrtc.PeerConnectionState, 16)}
+	p := &peer{t: t, PeerConnection: pc, host: host, states: make(chan webrtc.PeerConnectionState, 16)}
 	pc.OnConnectionStateChange(func(s webrtc.PeerConnectionState) { p.states <- s })
 	t.Cleanup(func() {
 		if err := pc.GracefulClose(); err != nil {

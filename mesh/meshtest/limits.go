@@ -2,11 +2,14 @@ package meshtest
 
 import "time"
 
-// MaxAgents, MaxServers and MaxRelays bound a universe; more fail the test.
+// What a universe may have at most; more of it fails the test.
 const (
-	MaxAgents  = 1000
+	// MaxAgents is how many agents; one more fails the test.
+	MaxAgents = 1000
+	// MaxServers is how many signaling servers; more fail the test.
 	MaxServers = 16
-	MaxRelays  = 16
+	// MaxRelays is how many relays; more fail the test.
+	MaxRelays = 16
 )
 
 const (

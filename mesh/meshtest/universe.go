@@ -110,6 +110,8 @@ func create(t testing.TB, cfg Config) *Universe {
 
 // close stops everything, the agents one after the other: two that end one
 // connection at one instant get into each other's way.
+//
+// bubble: for what is closed takes virtual time to end.
 func (u *Universe) close() {
 	u.books.stop()
 	for _, name := range u.names {
