@@ -225,6 +225,9 @@ const (
 	// linger is how long a closing session may take to hand over what was
 	// written to it, the goodbye above all.
 	linger = 500 * time.Millisecond
+	// closeSpread is within how long the closing of a connection begins, at
+	// random, so that two ends do not begin at one instant.
+	closeSpread = time.Millisecond
 	// oldSessionGrace is added to one round trip before a session that was
 	// replaced is closed.
 	oldSessionGrace = 100 * time.Millisecond

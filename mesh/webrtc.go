@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"strings"
 	"sync"
@@ -401,6 +402,12 @@ func (c *webrtcConn) Close() error {
 			t.Stop()
 		}
 		c.finish()
+		// pion holds a lock while it aborts an association, and wants it to take
+		// note of the other side's abort. Two ends that close at one instant wait
+		// for each other's goroutines up to 200 ms, and where time is virtual for
+		// ever: no two choose the same instant.
+		t := time.NewTimer(1 + rand.N(closeSpread))
+		<-t.C
 		c.closeErr = c.pc.GracefulClose()
 		close(c.closed)
 	}
