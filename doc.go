@@ -3,6 +3,8 @@
 // It holds no code. Start with package mesh:
 //
 //   - [github.com/infrafabric/agentmesh/mesh]: Listen, Dial, Node, Peer, Message
+//   - [github.com/infrafabric/agentmesh/mesh/meshtest]: a universe for tests of
+//     agents, with faults, in virtual time
 //   - [github.com/infrafabric/agentmesh/keys]: identities and trust policies
 //   - [github.com/infrafabric/agentmesh/signaling]: the server that introduces
 //     agents to each other, and its client

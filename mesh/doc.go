@@ -23,7 +23,8 @@
 // # What is promised
 //
 // To the application of a process that lives, messages from one agent arrive
-// once and in the order of Send. Send returns when a message has its place in
+// once and in the order of Send, however often the connection under them is lost
+// or replaced. Send returns when a message has its place in
 // the send window; Flush returns when everything sent was delivered, that is
 // handed to the other application: returned by Receive, or done with by the
 // Handler. What is not known to be delivered when a Peer closes is reported by
@@ -33,6 +34,41 @@
 // Memory is bounded: Send blocks when the other side does not take what was
 // sent. [DefaultWindow] and [Config.Window] say how much is kept; every other
 // limit stands in limits.go.
+//
+// # Sessions come and go
+//
+// There is one way to recover from anything: a Peer makes a new session before it
+// lets go of the present one, and goes on where it was. [Peer.Replace] does so on
+// request, a change of the network does ([Config.NetworkChanged]), and so does
+// doubt. The other side is in doubt when it has answered nothing for three
+// seconds, or has acknowledged nothing for four round trips, at least half a second
+// ([Recovery] has the figures): a new session is then tried by every route, and the
+// old one is kept. Whichever works first is used, so that after a partition of
+// seconds or hours traffic flows within a fraction of a second.
+//
+// After thirty seconds of silence the Peer takes it for a partition: ten attempts
+// follow, after 1, 2, 4 … seconds, about seventeen minutes in all, and a sign of the
+// other side or of the network ends a wait. Then the Peer is unreachable. It keeps what Send
+// accepted, and connects again when its old session answers, when the other side
+// comes to a signaling server or offers, when the network changes, or when the
+// application dials. [Peer.Status] and [Peer.Changes] tell the [State], the [Reason]
+// and the [Path] at each step; the log, the recorder and the instruments tell the
+// same.
+//
+// Of two sides with a Peer the one with the greater key offers, and the other asks
+// it to, so that a replacement that both want is one. Envelopes travel by the Peer
+// itself while its session is sound, by the signaling servers, another one at each
+// repetition, and by common neighbours: an agent passes envelopes on for a
+// neighbour to a neighbour, one hop, and only those that the first has signed
+// itself. So a mesh heals, and grows, with every signaling server down.
+//
+// A direct path is preferred. With [Config.TURN] first contact takes a relay after
+// five seconds without one ([Paths]), a direct path that dies is replaced by the
+// relay within a second or two, and from a relay a direct path is tried every now and
+// then without disturbing anything.
+//
+// An agent that was restarted is the same Peer: its new process takes the place of
+// the old one, and gets what that had not finished.
 //
 // # Who can do what
 //
@@ -95,8 +131,9 @@
 //	2 part       total uint, offset uint, bytes bstr
 //	3 positions  [* position]
 //	4 skip       flow uint, number uint, offset uint
-//	5 echo       ping uint, pong uint
+//	5 echo       ping uint, pong uint, held uint, sent uint, received uint
 //	6 goodbye    code uint, text tstr
+//	7 envelope   envelope bstr
 //
 //	position  =  [flow uint, received uint, delivered uint, credit uint]
 //
@@ -114,7 +151,14 @@
 // hello, and one whose position was forgotten if it is another.
 //
 // A batch that is too large for a frame travels in parts: pieces of the batch
-// frame in order, other kinds possibly in between. An echo with a ping is answered by one with that value as pong.
+// frame in order, other kinds possibly in between. An echo with a ping, the sender's
+// clock in microseconds, is answered by one with that value as pong, which is a ping
+// as well when one is due; zero is none of either. The greater key's answer to a ping
+// that is an answer itself may wait for its next ping, and held says how many
+// microseconds it did. Sent and received count the packets of the present path. Each side sends an echo at least once a second, and
+// only a pong, or a position that acknowledges something, proves that the other side
+// is there. An envelope is the author's own, for the other side or to be passed on, or
+// one that the other side passes on.
 // Goodbye codes are 0 closed, 1 replaced by a newer process of the same
 // identity, 2 not trusted any more, 3 protocol error.
 //
@@ -135,7 +179,8 @@
 // Offers, answers, candidates and rejects are envelopes of package signaling;
 // their bodies are CBOR arrays:
 //
-//	offer, answer  [SDP tstr, certificate bstr 32 (SHA-256)]
+//	offer, answer  [SDP tstr, certificate bstr 32 (SHA-256), reason uint]
+//	ask            [reason uint]
 //	candidate      [[* candidate tstr]]
 //	reject         [code uint (1 untrusted, 2 replaced, 3 busy), text tstr]
 //
@@ -144,5 +189,9 @@
 // before (the same bytes by another way are dropped in silence), or when trust or
 // signature fail; their generation, milliseconds since 1970 or one more than the
 // last, orders the sessions of a pair, equal ones by the offerer's key. When both
-// sides offer at once, the greater key's offer is answered.
+// sides offer at once on first contact, the greater key's offer is answered. An ask
+// wants an offer above its own generation; one that is there or under way will do.
+// Reasons are the values of [Reason]; an unknown one counts as ReasonRequested. With
+// ReasonDirectPath neither side uses a relay. A reject refers to an offer or an ask,
+// and whoever takes an offer back rejects it itself.
 package mesh

@@ -55,6 +55,7 @@ type (
 	echoFrame struct {
 		Ping     uint64 // the sender's clock in microseconds, or 0 for none
 		Pong     uint64 // the other side's Ping that this answers, or 0
+		Held     uint64 // microseconds since that Ping came
 		Sent     uint64 // packets that the sender has sent on this path
 		Received uint64 // and received
 	}
@@ -199,16 +200,16 @@ func decodeSkipFrame(b []byte) (f skipFrame, err error) {
 }
 
 func (f *echoFrame) encode() []byte {
-	b := frameHead(nil, kindEcho, 4)
-	for _, n := range [...]uint64{f.Ping, f.Pong, f.Sent, f.Received} {
+	b := frameHead(nil, kindEcho, 5)
+	for _, n := range [...]uint64{f.Ping, f.Pong, f.Held, f.Sent, f.Received} {
 		b = cbor.AppendUint(b, n)
 	}
 	return b
 }
 
 func decodeEchoFrame(b []byte) (f echoFrame, err error) {
-	r := readFrame(b, 4)
-	f.Ping, f.Pong, f.Sent, f.Received = r.Uint(), r.Uint(), r.Uint(), r.Uint()
+	r := readFrame(b, 5)
+	f.Ping, f.Pong, f.Held, f.Sent, f.Received = r.Uint(), r.Uint(), r.Uint(), r.Uint(), r.Uint()
 	return f, frameDone(r)
 }
 

@@ -48,8 +48,10 @@ type session struct {
 	proved  atomic.Int64  // when the other side last answered, in nanoseconds since node.start
 	pinged  atomic.Int64  // when the last ping left, likewise
 	doubted atomic.Bool   // the Peer waits for an answer
-	rtt     atomic.Int64  // smoothed round trip in nanoseconds, 0 before the first
-	carried *rate.Limiter // the reader's own: of envelopes
+	// unanswered is a ping that may wait for this side's next.
+	unanswered atomic.Pointer[heldPing]
+	rtt        atomic.Int64  // smoothed round trip in nanoseconds, 0 before the first
+	carried    *rate.Limiter // the reader's own: of envelopes
 
 	// What the other side said it had sent and received, in packets.
 	theirSent, theirReceived atomic.Uint64
@@ -321,26 +323,33 @@ func (s *session) part(b []byte) error {
 	return s.batch(whole)
 }
 
-// echoed answers a ping and measures a pong. The answer is a ping of its own
-// when one is due, so that two idle sides exchange three frames a second.
+// echoed answers a ping and measures a pong. The answer is a ping of its own when
+// one is due, and the greater key's answer to that travels with its next ping: two
+// idle sides exchange two frames a second.
 func (s *session) echoed(f *echoFrame) error {
 	s.theirSent.Store(f.Sent)
 	s.theirReceived.Store(f.Received)
 	if f.Pong != 0 {
-		if rtt := s.micros() - f.Pong; rtt < uint64(maxRTT/time.Microsecond) {
+		if rtt := s.micros() - f.Pong - f.Held; rtt < uint64(maxRTT/time.Microsecond) {
 			s.measured(time.Duration(max(rtt, 1)) * time.Microsecond)
 			s.prove()
 		}
 	}
-	if f.Ping == 0 {
+	switch {
+	case f.Ping == 0:
+		return nil
+	case f.Pong != 0 && s.greater() && s.unanswered.CompareAndSwap(nil, &heldPing{f.Ping, s.micros()}):
 		return nil
 	}
 	var ping uint64
 	if time.Since(s.node.start)-time.Duration(s.pinged.Load()) >= echoInterval/2 {
 		ping = s.micros()
 	}
-	return s.echo(ping, f.Ping)
+	return s.echo(ping, f.Ping, 0)
 }
+
+// heldPing is a ping of the other side that is answered with the next of this one.
+type heldPing struct{ ping, at uint64 }
 
 // measured smooths the round trip as RFC 6298 §2 does.
 func (s *session) measured(rtt time.Duration) {
@@ -362,23 +371,32 @@ func (s *session) ackLimit() time.Duration {
 }
 
 // ping sends an echo that the other side answers.
-func (s *session) ping() error { return s.echo(s.micros(), 0) }
+func (s *session) ping() error {
+	now := s.micros()
+	if h := s.unanswered.Swap(nil); h != nil {
+		return s.echo(now, h.ping, now-h.at)
+	}
+	return s.echo(now, 0, 0)
+}
 
 // nextPing is when the next ping is due. The greater key's come first, and the
 // other side's travel with the answers.
 func (s *session) nextPing() time.Time {
 	at := s.node.start.Add(time.Duration(s.pinged.Load()) + echoInterval)
-	if s.node.cfg.Identity.PublicKey().Compare(s.remoteKey) < 0 {
+	if !s.greater() {
 		at = at.Add(echoSlack)
 	}
 	return at
 }
 
+// greater reports whether this side has the greater key.
+func (s *session) greater() bool { return s.node.cfg.Identity.PublicKey().Compare(s.remoteKey) > 0 }
+
 // echo says nothing while the queue is long: then the other side hears enough,
 // or does not listen, and what it asks for would pile up here. On a session in
 // doubt a queue of any length is long: what is in it is repeated by SCTP, which
 // is probe enough.
-func (s *session) echo(ping, pong uint64) error {
+func (s *session) echo(ping, pong, held uint64) error {
 	if ping != 0 {
 		s.pinged.Store(int64(time.Since(s.node.start))) // or it was not worth while
 	}
@@ -386,7 +404,7 @@ func (s *session) echo(ping, pong uint64) error {
 		return nil
 	}
 	sent, received := s.conn.Packets()
-	err := s.conn.Write((&echoFrame{Ping: ping, Pong: pong, Sent: sent, Received: received}).encode())
+	err := s.conn.Write((&echoFrame{Ping: ping, Pong: pong, Held: held, Sent: sent, Received: received}).encode())
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrConnectionLost, err)
 	}

@@ -58,7 +58,7 @@ const (
 )
 
 func (e Event) String() string {
-	s := stamp(e.At) + "  " + string(e.Verb) + " " + strings.Join(e.Who, " ")
+	s := stamp(e.At) + "  " + strings.TrimSpace(string(e.Verb)+" "+strings.Join(e.Who, " "))
 	switch e.Verb {
 	case Partition:
 		s += " | " + strings.Join(e.Whom, " ")
