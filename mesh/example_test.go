@@ -244,3 +244,106 @@ func ExampleConfig() {
 	fmt.Println(errors.As(err, &invalid), invalid.Field)
 	// Output: true Trust
 }
+
+// A Peer tells what happens to it: an operator's log, or the state of a user
+// interface.
+func ExamplePeer_Changes() {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	url, stop := exampleServer()
+	defer stop()
+	a, err := mesh.Listen(ctx, exampleConfig(generate("agent-a"), keys.TrustAny, url))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer a.Close()
+	b, err := mesh.Listen(ctx, exampleConfig(generate("agent-b"), keys.TrustAny, url))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer b.Close()
+	peer, err := a.Dial(ctx, "agent-b")
+	if err != nil {
+		log.Fatal(err)
+	}
+	go func() {
+		if err := peer.Replace(ctx); err != nil {
+			log.Print(err)
+		}
+		peer.Close()
+	}()
+	for c := range peer.Changes(ctx) {
+		fmt.Println(c.State, "because of", c.Reason)
+	}
+
+	// Output:
+	// connected because of dial
+	// replacing because of requested
+	// connected because of requested
+	// closed because of ended
+}
+
+// Replace gives a Peer a new session, with new keys, under the feet of the
+// application: messages go on meanwhile.
+func ExamplePeer_Replace() {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	url, stop := exampleServer()
+	defer stop()
+	cfg := exampleConfig(generate("agent-b"), keys.TrustAny, url)
+	got := make(chan string, 3)
+	cfg.Handler = func(_ context.Context, _ *mesh.Peer, m mesh.Message) { got <- string(m.Payload) }
+	b, err := mesh.Listen(ctx, cfg)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer b.Close()
+	peer, err := mesh.Dial(ctx, "agent-b", exampleConfig(generate("agent-a"), keys.TrustAny, url))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer peer.Close()
+	for i := range 3 {
+		if err := peer.Send(ctx, mesh.Message{Payload: fmt.Appendf(nil, "%d", i)}); err != nil {
+			log.Fatal(err)
+		}
+		if err := peer.Replace(ctx); err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(<-got, peer.Status().State)
+	}
+
+	// Output:
+	// 0 connected
+	// 1 connected
+	// 2 connected
+}
+
+// A policy for agents that must not wait: doubt after a second, a partition after
+// five, and five attempts.
+func ExampleRecovery() {
+	cfg := mesh.Config{
+		Recovery: mesh.Recovery{
+			SuspectAfter:   time.Second,
+			PartitionAfter: 5 * time.Second,
+			Backoff:        500 * time.Millisecond,
+			Attempts:       5,
+		},
+	}
+	fmt.Println(cfg.Recovery.Attempts, "attempts after", cfg.Recovery.PartitionAfter)
+	// Output: 5 attempts after 5s
+}
+
+// A relay for agents between which there is no direct path. First contact takes it
+// after two seconds, and a direct path is tried every minute.
+func ExampleRelay() {
+	cfg := mesh.Config{
+		TURN: mesh.Relay{URL: "turn:turn.example:3478?transport=udp", Username: "agent", Password: "secret"},
+		Paths: mesh.Paths{
+			RelayAfter:  2 * time.Second,
+			DirectEvery: time.Minute,
+		},
+	}
+	fmt.Println(cfg.TURN, cfg.Paths.RelayAfter)
+	// Output: turn:turn.example:3478?transport=udp 2s
+}

@@ -1,0 +1,121 @@
+package mesh
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// How a session knows that the other side is there. Only an answer shows that both
+// directions work: a pong, or a position that acknowledges something. That frames
+// come says nothing about whether this side's arrive.
+
+// prove notes that the other side has answered: it hears this side, and this
+// side hears it. Only an answer shows both.
+func (s *session) prove() {
+	s.proved.Store(int64(time.Since(s.node.start)))
+	if s.doubted.CompareAndSwap(true, false) && s.peer != nil {
+		s.peer.post(func() { s.peer.answers(s) })
+	}
+}
+
+// answered is when that was last.
+func (s *session) answered() time.Time { return s.node.start.Add(time.Duration(s.proved.Load())) }
+
+// echoed answers a ping and measures a pong. The answer is a ping of its own when
+// one is due, and the greater key's answer to that travels with its next ping: two
+// idle sides exchange two frames a second.
+func (s *session) echoed(f *echoFrame) error {
+	s.theirSent.Store(f.Sent)
+	s.theirReceived.Store(f.Received)
+	if f.Pong != 0 {
+		if rtt := s.micros() - f.Pong - f.Held; rtt < uint64(maxRTT/time.Microsecond) {
+			s.measured(time.Duration(max(rtt, 1)) * time.Microsecond)
+			s.prove()
+		}
+	}
+	switch {
+	case f.Ping == 0:
+		return nil
+	case f.Pong != 0 && s.greater() && s.unanswered.CompareAndSwap(nil, &heldPing{f.Ping, s.micros()}):
+		return nil
+	}
+	var ping uint64
+	if time.Since(s.node.start)-time.Duration(s.pinged.Load()) >= echoInterval/2 {
+		ping = s.micros()
+	}
+	return s.echo(ping, f.Ping, 0)
+}
+
+// heldPing is a ping of the other side that is answered with the next of this one.
+type heldPing struct{ ping, at uint64 }
+
+// measured smooths the round trip as RFC 6298 §2 does.
+func (s *session) measured(rtt time.Duration) {
+	smooth := rtt
+	if old := time.Duration(s.rtt.Load()); old != 0 {
+		smooth = (7*old + rtt) / 8
+	}
+	s.rtt.Store(int64(smooth))
+	s.node.obs.roundTrip(s.node.ctx, s, rtt)
+}
+
+// ackLimit is how long a record may stay unacknowledged.
+func (s *session) ackLimit() time.Duration {
+	rtt := time.Duration(s.rtt.Load())
+	if rtt == 0 {
+		rtt = firstRTT
+	}
+	return max(4*rtt, s.node.cfg.Recovery.AckTimeout)
+}
+
+// ping sends an echo that the other side answers.
+func (s *session) ping() error {
+	now := s.micros()
+	if h := s.unanswered.Swap(nil); h != nil {
+		return s.echo(now, h.ping, now-h.at)
+	}
+	return s.echo(now, 0, 0)
+}
+
+// nextPing is when the next ping is due. The greater key's come first, and the
+// other side's travel with the answers.
+func (s *session) nextPing() time.Time {
+	at := s.node.start.Add(time.Duration(s.pinged.Load()) + echoInterval)
+	if !s.greater() {
+		at = at.Add(echoSlack)
+	}
+	return at
+}
+
+// greater reports whether this side has the greater key.
+func (s *session) greater() bool { return s.node.cfg.Identity.PublicKey().Compare(s.remoteKey) > 0 }
+
+// echo says nothing while the queue is long: then the other side hears enough,
+// or does not listen, and what it asks for would pile up here. On a session in
+// doubt a queue of any length is long: what is in it is repeated by SCTP, which
+// is probe enough.
+func (s *session) echo(ping, pong, held uint64) error {
+	if ping != 0 {
+		s.pinged.Store(int64(time.Since(s.node.start))) // or it was not worth while
+	}
+	if s.conn.Wait(ended) != nil || s.doubted.Load() && s.conn.Queued() > 0 {
+		return nil
+	}
+	sent, received := s.conn.Packets()
+	err := s.conn.Write((&echoFrame{Ping: ping, Pong: pong, Held: held, Sent: sent, Received: received}).encode())
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrConnectionLost, err)
+	}
+	return nil
+}
+
+// ended is a context whose time is over.
+var ended = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+// micros is this side's clock for echoes; it is never 0.
+func (s *session) micros() uint64 { return uint64(time.Since(s.node.start)/time.Microsecond) + 1 }

@@ -1,0 +1,168 @@
+package mesh
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/infrafabric/agentmesh/signaling"
+)
+
+// What the Peer's loop does with what the other side wants.
+
+// takeOffers takes the offers, and the wishes for one, that have come.
+func (p *Peer) takeOffers() {
+	for _, v := range p.node.takeOffers(p) {
+		if v.Kind == signaling.Ask {
+			p.asked(v)
+		} else {
+			p.offered(v)
+		}
+	}
+}
+
+// envelope takes a verified, fresh envelope from the other agent that is neither
+// an offer nor an ask.
+func (p *Peer) envelope(v verified) {
+	for _, a := range p.attempts {
+		if a.known == v.Ref {
+			a.deliver(v)
+			return
+		}
+	}
+	p.node.log.Debug("envelope of no negotiation", "peer", p.id, "kind", v.Kind.String())
+}
+
+// offered decides about an offer of the other side.
+func (p *Peer) offered(v verified) {
+	p.lastGen = max(p.lastGen, v.Generation)
+	o := order{v.Generation, v.Key}
+	if p.led.isReplaced() {
+		p.unwanted(ErrReplaced) // a newer process with this identity will answer
+		return
+	}
+	if err := p.led.admits(v.Instance); err != nil {
+		p.node.refuse(refusalOf(v.Sealed), rejectReplaced, "")
+		p.unwanted(err)
+		return
+	}
+	if n := len(p.sessions); n > 0 {
+		top := p.sessions[n-1]
+		if top.bind.remoteInst == v.Instance && o.compare(top.order) <= 0 {
+			return // older than what is in use
+		}
+	}
+	// The author has begun anew: what it offered before, or was asked for, is
+	// pointless.
+	p.giveUp(func(a *attempt) bool {
+		return !a.offerer && !a.opened.Load() && a.below(o) &&
+			(a.asks || a.answers.Instance == v.Instance && a.answers.Key == v.Key)
+	})
+	if len(p.attempts) >= maxAttempts || !p.theirs.Allow() {
+		p.node.refuse(refusalOf(v.Sealed), rejectBusy, "too many negotiations")
+		return
+	}
+	own := slices.ContainsFunc(p.attempts, func(a *attempt) bool { return a.offerer })
+	if own && len(p.sessions) == 0 && p.node.cfg.Identity.PublicKey().Compare(v.Key) > 0 {
+		// Glare: both sides offered, and the greater key's offer wins. The
+		// other side answers it, unless it never arrives.
+		p.deferred = &deferredOffer{v: v, at: time.Now().Add(glareWait)}
+		return
+	}
+	p.startAnswer(v)
+}
+
+// asked takes the other side's wish for an offer above the generation that it
+// names. What is there or under way may be one already.
+func (p *Peer) asked(v verified) {
+	body, err := decodeAsk(v.Body)
+	if err != nil {
+		p.node.log.Debug("bad ask", "peer", p.id, "error", err)
+		p.unwanted(err)
+		return
+	}
+	p.lastGen = max(p.lastGen, v.Generation)
+	if p.led.isReplaced() {
+		p.unwanted(ErrReplaced)
+		return
+	}
+	if err := p.led.admits(v.Instance); err != nil {
+		p.node.refuse(refusalOf(v.Sealed), rejectReplaced, "")
+		p.unwanted(err)
+		return
+	}
+	if top := p.top(); top != nil && top.bind.remoteInst == v.Instance && top.order.generation > v.Generation {
+		return
+	}
+	for _, a := range p.attempts {
+		if a.offerer && a.order.generation > v.Generation {
+			a.repeat()
+			return
+		}
+	}
+	if !p.theirs.Allow() {
+		p.node.refuse(refusalOf(v.Sealed), rejectBusy, "too many negotiations")
+		return
+	}
+	if !p.machine.met {
+		// It had this agent as a Peer, which this process knows nothing of: an
+		// offer answers as it would a dial.
+		if !p.busy() {
+			p.startOffer(body.Reason)
+		}
+		return
+	}
+	// The other side has no use for what is under way.
+	p.giveUp(func(a *attempt) bool { return a.offerer && !a.opened.Load() })
+	p.do(p.machine.wants(body.Reason, p.busy()))
+	if p.node.cfg.Identity.PublicKey().Compare(v.Key) > 0 && !slices.ContainsFunc(p.attempts, func(a *attempt) bool { return a.offerer }) {
+		p.startOffer(body.Reason) // asked for by name, whatever the machine waits for
+	}
+}
+
+// unwanted ends a Peer that an offer made, which is not answered.
+func (p *Peer) unwanted(cause error) {
+	if !p.machine.met && !p.machine.dialling && len(p.attempts) == 0 {
+		p.shut(goodbyeClosed, fmt.Errorf("%w: %w", errIncomingFailed, cause))
+	}
+}
+
+// answerDeferred answers the losing offer of a glare after all.
+func (p *Peer) answerDeferred() {
+	d := p.deferred
+	p.deferred = nil
+	if d != nil && len(p.sessions) == 0 && len(p.attempts) < maxAttempts {
+		p.startAnswer(d.v)
+	}
+}
+
+// repeat sends the descriptions under way again: the other side has come to a
+// signaling server.
+func (p *Peer) repeat() {
+	for _, a := range p.attempts {
+		a.repeat()
+	}
+}
+
+// absent notes that a signaling server does not know the other side. If it was
+// asked for a key, the name may be there with another one: an offer to the name
+// alone finds out, and whoever dials hears of it.
+func (p *Peer) absent(ref signaling.Hash, server string) {
+	for _, a := range p.attempts {
+		if a.known != ref {
+			continue
+		}
+		p.note(fmt.Sprintf("%s is not registered at %s", p.id, server))
+		s := p.machine.state
+		if a.keyed && s != StateConnected && s != StateReplacing {
+			p.keyless = true
+			p.giveUp(func(x *attempt) bool { return x == a })
+			if a.asks {
+				p.startAsk(a.why)
+			} else {
+				p.startOffer(a.why)
+			}
+		}
+		return
+	}
+}
