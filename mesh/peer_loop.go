@@ -159,11 +159,15 @@ func (p *Peer) setTop() {
 
 // do carries out what the machine decided.
 func (p *Peer) do(st step) {
+	err := p.lastErr // which a report may clear
 	for _, r := range st.reports {
 		p.tell(r)
 	}
 	if st.failed {
-		p.settle(p.lastErr)
+		if err == nil {
+			err = errNotReplaced
+		}
+		p.settle(err)
 	}
 	if st.abandon {
 		// One that has opened may have made a session of it at the other side;
@@ -195,6 +199,9 @@ func (p *Peer) tell(r report) {
 	p.node.obs.change(p.id, c, r)
 	p.node.carries(p, r.to.carries())
 }
+
+// errNotReplaced is Replace's error when nothing says more.
+var errNotReplaced = errors.New("no new session was made")
 
 // replace is Replace's part of the loop.
 func (p *Peer) replace(done chan error) {
