@@ -172,9 +172,10 @@ const (
 	maxChanges = 64
 
 	// probePause is the least time between two probes of the signaling
-	// servers, which a peer that falls silent gives reason for: what is dead may be
-	// this agent's own network.
-	probePause = 5 * time.Second
+	// servers. A peer that falls silent, or does not answer an envelope, gives
+	// reason for one: what is dead may be this agent's own network, and a server
+	// that was may be back.
+	probePause = 2 * time.Second
 
 	// replaceRelayWait is how long a session that replaces a direct one waits
 	// for a direct path before it takes the relay.

@@ -325,7 +325,7 @@ func (p *Peer) attemptFailed(a *attempt) {
 
 var (
 	// errSuperseded ends attempts that a higher session has made pointless.
-	errSuperseded = errors.New("another session was quicker")
+	errSuperseded = errors.New("given up for another session or attempt")
 	// errIncomingFailed ends a Peer that the other side began and nobody dialled.
 	errIncomingFailed = errors.New("the other side's attempt failed")
 	// errAbandoned ends a Peer whose dialers have all given up.

@@ -119,9 +119,7 @@ func (p *Peer) assess(now time.Time, top *session) {
 		why = ReasonUnacknowledged
 	}
 	top.doubted.Store(true)
-	if p.node.probes.Allow() {
-		p.node.signaler.Probe()
-	}
+	p.node.probe()
 	p.do(p.machine.doubted(top.answered(), why, p.busy()))
 }
 

@@ -31,6 +31,9 @@ func viaPeer(id string) string { return "peer " + id }
 // other neighbours each time.
 func (n *Node) send(ctx context.Context, a *attempt, e *signaling.Sealed, round int) (way string, err error) {
 	everywhere := round > 0
+	if everywhere {
+		n.probe()
+	}
 	raw := e.Bytes()
 	if s := a.peer.session(); s != nil {
 		if s.carry(raw) {
@@ -72,6 +75,13 @@ func (n *Node) send(ctx context.Context, a *attempt, e *signaling.Sealed, round 
 		return "", err
 	}
 	return "", errNoWay
+}
+
+// probe asks the signaling servers for a sign of life, at a bounded rate.
+func (n *Node) probe() {
+	if n.probes.Allow() {
+		n.signaler.Probe()
+	}
 }
 
 // session returns the session in use, nil when there is none.

@@ -213,7 +213,7 @@ func (c *Client) Refresh() {
 // Probe asks every server for a sign of life at once, instead of at the next
 // PingInterval: somebody has reason to doubt that they can be reached. A
 // connection that gives none within three seconds, or PingTimeout if that is less,
-// is given up.
+// is given up; a server that waits for its next attempt is tried at once.
 func (c *Client) Probe() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -709,6 +709,17 @@ func TestProbe(t *testing.T) {
 			t.Errorf("the connection that is fine: %v", s)
 		}
 		w.net.Resume("s1")
+		// And one that waits for its next attempt is tried at once.
+		s := w.serve("s3", signaling.ServerConfig{})
+		b := w.client("agent-b", "ws://s3/", "ws://s4/").ready()
+		time.Sleep(5 * time.Minute)
+		w.serve("s4", signaling.ServerConfig{})
+		b.Probe()
+		time.Sleep(10 * time.Millisecond)
+		if got := b.state(1); got != signaling.StateOpen {
+			t.Errorf("the server that is back: %v", got)
+		}
+		s.kill()
 	})
 }
 

@@ -83,7 +83,7 @@ func (l *link) run() {
 		if l.c.closed() {
 			return
 		}
-		if time.Since(began) >= l.c.cfg.MaxBackoff && conn != nil {
+		if time.Since(began) >= min(stableTime, l.c.cfg.MaxBackoff) && conn != nil {
 			delays.Reset() // it was a connection, not one more failure
 		}
 		var theirs *VersionError
@@ -101,25 +101,26 @@ func (l *link) run() {
 		case errors.Is(err, ErrRefused) || errors.As(err, &theirs):
 			l.set(StateRefused, nil, err)
 			spread := 1 + jitter*(2*mathrand.Float64()-1)
-			l.sleep(time.Duration(float64(l.c.cfg.RetryRefused)*spread), renewed)
+			l.sleep(time.Duration(float64(l.c.cfg.RetryRefused)*spread), renewed, nil)
 		default:
 			l.set(StateWaiting, nil, err)
-			if l.sleep(delays.NextBackOff(), renewed) {
+			if l.sleep(delays.NextBackOff(), renewed, l.c.probed()) {
 				delays.Reset()
 			}
 		}
 	}
 }
 
-// sleep waits for d or until the client closes. It reports whether Refresh
-// ended the wait.
-func (l *link) sleep(d time.Duration, renewed <-chan struct{}) bool {
+// sleep waits for d, for Probe, or until the client closes. It reports whether
+// Refresh ended the wait.
+func (l *link) sleep(d time.Duration, renewed, probed <-chan struct{}) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
 	case <-renewed:
 		return true
+	case <-probed:
 	case <-l.c.closing:
 	}
 	return false

@@ -74,6 +74,9 @@ const (
 	// closeTimeout is how long Close lets a connection write what was sent and
 	// say goodbye.
 	closeTimeout = time.Second
+	// stableTime is how long a connection must have lived for its end to be no
+	// further failure: the next attempt follows after MinBackoff.
+	stableTime = 5 * time.Second
 	// probeTimeout is how long the answer to a Probe may take.
 	probeTimeout = 3 * time.Second
 	// spareDelay is how long a server must be missing before a spare is used.
