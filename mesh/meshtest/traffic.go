@@ -44,7 +44,6 @@ type stream struct {
 	most     uint64 // the highest number delivered to any process of the receiver
 	here     uint64 // the last one delivered to the present process of the receiver
 	receiver int    // the incarnation of that process
-	over     bool   // the sender was killed, or its traffic has ended
 	done     chan struct{}
 }
 
