@@ -184,8 +184,12 @@ func (a *Agent) restart() {
 	}
 	if a.gone != nil {
 		<-a.gone
-		// Its last words must not get out now.
-		time.Sleep(2 * (a.u.cfg.RTT + a.extra))
+		// Its last words must not get out now, however slow the way is.
+		wait := a.u.cfg.RTT
+		for _, x := range a.u.agents {
+			wait = max(wait, a.u.cfg.RTT+a.extra+x.extra)
+		}
+		time.Sleep(wait)
 	}
 	a.pipes.Resume()
 	a.host.Plug()
