@@ -51,14 +51,14 @@ func TestNetworkMain(t *testing.T) {
 		fmt.Println("ready")
 		t.Fatal(http.ListenAndServe(strings.TrimSuffix(strings.TrimPrefix(cfg.Server, "ws://"), "/"), s))
 	}
-	if err := cfg.agent(); err != nil {
+	if err := cfg.converse(); err != nil {
 		fmt.Println("failed", err)
 	}
 }
 
-// agent sends a message every 10 ms, or prints what it gets, until it is killed.
+// converse sends a message every 10 ms, or prints what it gets, until it is killed.
 // Its network is the system's own, and so are the notices of its changes.
-func (c netnsConfig) agent() error {
+func (c netnsConfig) converse() error {
 	ctx := context.Background()
 	id, err := keys.Load(c.Key, c.Name)
 	if err != nil {

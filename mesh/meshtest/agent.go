@@ -189,6 +189,9 @@ func (a *Agent) restart() {
 		for _, x := range a.u.agents {
 			wait = max(wait, a.u.cfg.RTT+a.extra+x.extra)
 		}
+		for _, r := range a.u.relays {
+			wait += r.extra
+		}
 		time.Sleep(wait)
 	}
 	a.pipes.Resume()

@@ -3,6 +3,7 @@ package meshtest
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/infrafabric/agentmesh/internal/virtual"
 	"github.com/infrafabric/agentmesh/mesh"
@@ -15,6 +16,7 @@ type relay struct {
 	u       *Universe
 	name    string
 	running *virtual.Relay
+	extra   time.Duration // by which it is slow
 	dead    bool
 	stopped bool
 }

@@ -22,7 +22,8 @@ func relayed(p *mesh.Peer, yes bool) mesh.Change {
 // TestDirectPathDies: a direct path dies and the relay takes over; the direct path
 // comes back and is taken again. Nothing is lost and nothing is long.
 func TestDirectPathDies(t *testing.T) {
-	duo(t, 5*time.Millisecond, meshtest.Config{Relays: 1}, func(u *meshtest.Universe, l *log) {
+	t.Parallel()
+	duo(t, 10*time.Millisecond, meshtest.Config{Relays: 1}, func(u *meshtest.Universe, l *log) {
 		p := u.Lookup("a").Dial("b")
 		if path := p.Status().Path; path.Relayed() {
 			t.Fatalf("first contact by %v", path)
@@ -50,6 +51,7 @@ func TestDirectPathDies(t *testing.T) {
 // TestRelayOnly: no direct path ever exists. First contact takes the relay after
 // the time that the policy says, and attempts at a direct path disturb nothing.
 func TestRelayOnly(t *testing.T) {
+	t.Parallel()
 	for _, wait := range []time.Duration{0, mesh.AtOnce, 2 * time.Second} {
 		meshtest.Run(t, meshtest.Config{RTT: rtt, Relays: 1, Configure: func(_ string, c *mesh.Config) {
 			c.Paths.RelayAfter = wait
@@ -86,6 +88,7 @@ func TestRelayOnly(t *testing.T) {
 
 // TestRelayDies: the relay in use is killed, or hangs, and there is another one.
 func TestRelayDies(t *testing.T) {
+	t.Parallel()
 	for _, how := range []string{"killed", "hangs"} {
 		meshtest.Run(t, meshtest.Config{RTT: rtt, Relays: 2}, func(u *meshtest.Universe) {
 			u.Agent("a", meshtest.Symmetric)

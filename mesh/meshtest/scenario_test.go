@@ -15,6 +15,7 @@ import (
 // a fifth; then the peer is reported as permanently unreachable, and what was sent
 // is kept; an hour later it returns, and everything arrives.
 func TestScenarioC(t *testing.T) {
+	t.Parallel()
 	l := new(log)
 	cfg := meshtest.Config{RTT: rtt, Servers: 2, Configure: func(name string, c *mesh.Config) {
 		if name == "a" {
@@ -96,6 +97,7 @@ func TestScenarioC(t *testing.T) {
 // TestReturnEndsTheWait: the peer's process is back in the middle of a long wait,
 // and is registered with a server.
 func TestReturnEndsTheWait(t *testing.T) {
+	t.Parallel()
 	meshtest.Run(t, meshtest.Config{RTT: rtt}, func(u *meshtest.Universe) {
 		u.Agent("a", meshtest.Open)
 		u.Agent("b", meshtest.Open)

@@ -207,6 +207,7 @@ func (u *Universe) Slow(name string, extra time.Duration) {
 		u.agents[name].host.SetDelay(extra)
 		u.agents[name].pipes.SetDelay(extra)
 	case u.relays[name] != nil:
+		u.relays[name].extra = extra
 		u.relays[name].running.Host().SetDelay(extra)
 	default:
 		u.fatal("slow: %s is a server; slow its agents", name)
@@ -277,6 +278,7 @@ func (u *Universe) Mend() {
 			r.stopped = false
 			r.running.Resume()
 		})
+		r.extra = 0
 		r.running.Host().SetDelay(0)
 		if err := r.running.Host().SetLoss(0, 0); err != nil {
 			u.fatal("mend: %v", err)
