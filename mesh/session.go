@@ -42,7 +42,11 @@ type session struct {
 
 	why Reason // it was made
 
-	retired bool // owned by the Peer's loop: a higher session has taken over
+	// Owned by the Peer's loop.
+
+	retired bool      // a higher session has taken over
+	moved   int64     // bytes that the transport had handed over
+	checked time.Time // when that was looked at last
 
 	wake    chan struct{} // capacity 1: the ledger may have work
 	proved  atomic.Int64  // when the other side last answered, in nanoseconds since node.start
@@ -50,6 +54,7 @@ type session struct {
 	doubted atomic.Bool   // the Peer waits for an answer
 	rtt     atomic.Int64  // smoothed round trip in nanoseconds, 0 before the first
 	carried *rate.Limiter // the reader's own: of envelopes
+	written atomic.Int64  // bytes handed to conn
 
 	// What the other side said it had sent and received, in packets.
 	theirSent, theirReceived atomic.Uint64
@@ -95,7 +100,7 @@ func (s *session) handshake(ctx context.Context) (*helloBody, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.conn.Write(hello); err != nil {
+	if err := s.put(hello); err != nil {
 		return nil, err
 	}
 	buf := make([]byte, maxFrame)
@@ -169,7 +174,7 @@ func (s *session) read() error {
 }
 
 // prove notes that the other side has answered: it hears this side, and this
-// side hears it. Only an answer shows both.
+// side hears it. Only an answer shows both, be it the transport's.
 func (s *session) prove() {
 	s.proved.Store(int64(time.Since(s.node.start)))
 	if s.doubted.CompareAndSwap(true, false) && s.peer != nil {
@@ -185,6 +190,12 @@ func (s *session) handle(b []byte) error {
 	kind, err := peekFrame(b)
 	if err != nil {
 		return err
+	}
+	if len(b) >= maxFrame/2 && (kind == kindBatch || kind == kindPart) {
+		// The other side's answers stand in a queue behind such frames, for
+		// seconds on a thin line. Who hears nothing cannot send many of them.
+		s.prove()
+		s.led.forgive(time.Now())
 	}
 	if s.joined != nil && kind == kindBatch {
 		return protocolErrorf("a batch inside a batch in parts")
@@ -386,11 +397,7 @@ func (s *session) echo(ping, pong uint64) error {
 		return nil
 	}
 	sent, received := s.conn.Packets()
-	err := s.conn.Write((&echoFrame{Ping: ping, Pong: pong, Sent: sent, Received: received}).encode())
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrConnectionLost, err)
-	}
-	return nil
+	return s.put((&echoFrame{Ping: ping, Pong: pong, Sent: sent, Received: received}).encode())
 }
 
 // path is how the session runs.
@@ -405,7 +412,7 @@ func (s *session) carry(envelope []byte) bool {
 	if len(envelope) > maxCarriedEnvelope || s.conn.Queued() > maxCarriedQueue {
 		return false
 	}
-	return s.conn.Write((&envelopeFrame{Envelope: envelope}).encode()) == nil
+	return s.put((&envelopeFrame{Envelope: envelope}).encode()) == nil
 }
 
 // ended is a context whose time is over.
@@ -499,7 +506,23 @@ func (s *session) put(frame []byte) error {
 	if err := s.conn.Write(frame); err != nil {
 		return fmt.Errorf("%w: %w", ErrConnectionLost, err)
 	}
+	s.written.Add(int64(len(frame)))
 	return nil
+}
+
+// stuck looks at the transport and reports whether it has handed over nothing
+// since it was looked at last, with something to hand over. While it does, the
+// other side is there, however long a record takes on a thin line.
+func (s *session) stuck(now time.Time) bool {
+	s.checked = now
+	written := s.written.Load()
+	queued := int64(s.conn.Queued())
+	if queued == 0 {
+		return false
+	}
+	moves := written-queued > s.moved
+	s.moved = max(s.moved, written-queued)
+	return !moves
 }
 
 // leave closes a session that the other side is ending, when it has or after
