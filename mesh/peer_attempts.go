@@ -365,13 +365,17 @@ func (p *Peer) offered(v verified) {
 			return // older than what is in use
 		}
 	}
+	if !p.theirs.Allow() {
+		p.node.refuse(refusalOf(v.Sealed), rejectBusy, "too many negotiations")
+		return // what is under way goes on: nothing else would follow from it
+	}
 	// The author has begun anew: what it offered before, or was asked for, is
 	// pointless.
 	p.giveUp(func(a *attempt) bool {
 		return !a.offerer && !a.opened.Load() && a.below(o) &&
 			(a.asks || a.answers.Instance == v.Instance && a.answers.Key == v.Key)
 	})
-	if len(p.attempts) >= maxAttempts || !p.theirs.Allow() {
+	if len(p.attempts) >= maxAttempts {
 		p.node.refuse(refusalOf(v.Sealed), rejectBusy, "too many negotiations")
 		return
 	}
@@ -483,6 +487,8 @@ func (p *Peer) absent(ref signaling.Hash, server string) {
 var (
 	// errSuperseded ends attempts that a higher session has made pointless.
 	errSuperseded = errors.New("another session was quicker")
+	// errAnswersAgain ends calls of Replace when the session in doubt is well.
+	errAnswersAgain = errors.New("the session before answers again")
 	// errIncomingFailed ends a Peer that the other side began and nobody dialled.
 	errIncomingFailed = errors.New("the other side's attempt failed")
 	// errAbandoned ends a Peer whose dialers have all given up.

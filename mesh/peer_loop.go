@@ -138,11 +138,13 @@ func (p *Peer) assess(now time.Time, top *session) {
 
 // answers takes note that the other side has answered on a session in doubt.
 func (p *Peer) answers(s *session) {
-	if s != p.top() {
-		return
+	if s != p.top() || s.doubted.Load() {
+		return // it is doubted again already, and its next answer will be told
 	}
-	p.led.forgive(time.Now())
 	p.do(p.machine.answers(time.Now(), p.busy()))
+	if p.machine.state == StateConnected {
+		p.settle(errAnswersAgain) // no session is on its way to who waits for one
+	}
 }
 
 // busy reports whether an attempt is under way.
@@ -170,11 +172,12 @@ func (p *Peer) setTop() {
 
 // do carries out what the machine decided.
 func (p *Peer) do(st step) {
+	failure := p.lastErr // which a return to connected clears
 	for _, r := range st.reports {
 		p.tell(r)
 	}
 	if st.failed {
-		p.settle(p.lastErr)
+		p.settle(failure)
 	}
 	if st.abandon {
 		// One that has opened may have made a session of it at the other side;

@@ -177,7 +177,11 @@ func (s *session) read() error {
 // side hears it. Only an answer shows both, be it the transport's.
 func (s *session) prove() {
 	s.proved.Store(int64(time.Since(s.node.start)))
-	if s.doubted.CompareAndSwap(true, false) && s.peer != nil {
+	if !s.doubted.Load() || s.peer == nil {
+		return
+	}
+	s.led.forgive(time.Now()) // before the loop may doubt it again
+	if s.doubted.CompareAndSwap(true, false) {
 		s.peer.post(func() { s.peer.answers(s) })
 	}
 }
