@@ -180,8 +180,13 @@ const (
 	// for a direct path before it takes the relay.
 	replaceRelayWait = 300 * time.Millisecond
 	// networkPause is the least time between two changes of the network that
-	// are acted on; those in between count as one, at its end.
-	networkPause = 200 * time.Millisecond
+	// are acted on; those in between count as one, at its end. It doubles up to
+	// networkPauseMost, until there was none for as long as that.
+	networkPause     = 200 * time.Millisecond
+	networkPauseMost = 5 * time.Second
+	// pickWait is how long Relays.Pick may take before the session is made
+	// without a relay.
+	pickWait = time.Second
 
 	// maxCarriers is through how many common neighbours one envelope goes each
 	// time it is sent; the next time it is others' turn.
