@@ -83,7 +83,9 @@ const (
 	maxNonceKeys = 4096
 
 	// maxPeers is how many Peers a Node has at most; further offers are
-	// rejected with the code busy, further dials fail with ErrTooMany.
+	// rejected with the code busy, further dials fail with ErrTooMany. Each such
+	// attempt closes one that is unreachable and was not dialled here, if there is
+	// any, so that the next one finds room.
 	maxPeers = 4096
 	// maxAttempts is how many sessions one Peer may have under negotiation;
 	// further offers are rejected with the code busy. As many offers wait for a

@@ -207,7 +207,7 @@ func (p *Peer) tell(r report) {
 	}
 	p.changes.add(c)
 	p.node.obs.change(p.id, c, r)
-	p.node.carries(p, r.to.carries())
+	p.node.stands(p, r.to)
 }
 
 // replace is Replace's part of the loop.
