@@ -164,6 +164,9 @@ const (
 	// hintPause is the least time between two attempts that unverified hints
 	// began: presence at a server, a server that is back.
 	hintPause = 5 * time.Second
+	// unreachablePause is between two attempts for an unreachable Peer of which
+	// there is no sign.
+	unreachablePause = 10 * time.Minute
 	// recoveryJitter spreads the waits between attempts, as a part of each.
 	recoveryJitter = 0.2
 	// maxLadder is the most Recovery.Attempts: the last wait doubles Backoff
