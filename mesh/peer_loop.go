@@ -105,6 +105,10 @@ func (p *Peer) wake(now time.Time) {
 			}
 		}
 		p.assess(now, top)
+		// Too soon after another probe it is made up for later.
+		if p.machine.state == StateSuspect && p.node.probes.Allow() {
+			p.node.signaler.Probe()
+		}
 	}
 	if next := p.machine.next(); !next.IsZero() && !now.Before(next) {
 		p.do(p.machine.wake(now, p.busy()))
@@ -130,9 +134,6 @@ func (p *Peer) assess(now time.Time, top *session) {
 		return
 	}
 	top.doubted.Store(true)
-	if p.node.probes.Allow() {
-		p.node.signaler.Probe()
-	}
 	p.do(p.machine.doubted(top.answered(), why, p.busy()))
 }
 
