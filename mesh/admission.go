@@ -168,6 +168,9 @@ func (n *Node) deliver(v verified) {
 	n.mu.Lock()
 	m := n.peers[v.From]
 	if m == nil && begins && !n.closed {
+		if len(n.peers) >= maxPeers {
+			n.makeRoom()
+		}
 		if len(n.peers) >= maxPeers || n.incoming >= maxIncoming || len(n.accepted) >= acceptBacklog {
 			n.mu.Unlock()
 			n.refuse(refusalOf(v.Sealed), rejectBusy, "too many connections")

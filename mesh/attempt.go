@@ -130,6 +130,8 @@ func (a *attempt) options(ctx context.Context) connOptions {
 	if cfg.TURN == nil || a.why == ReasonDirectPath {
 		return o
 	}
+	ctx, cancel := context.WithTimeout(ctx, pickWait)
+	defer cancel()
 	if r, ok := cfg.TURN.Pick(ctx); ok {
 		o.relay = &r
 	}

@@ -71,6 +71,7 @@ func (n *Node) want(id string) (*member, error) {
 	m := n.peers[id]
 	if m == nil {
 		if len(n.peers) >= maxPeers {
+			n.makeRoom()
 			return nil, ErrTooMany
 		}
 		m = n.join(id, true)

@@ -83,7 +83,9 @@ const (
 	maxNonceKeys = 4096
 
 	// maxPeers is how many Peers a Node has at most; further offers are
-	// rejected with the code busy, further dials fail with ErrTooMany.
+	// rejected with the code busy, further dials fail with ErrTooMany. Each such
+	// attempt closes one that is unreachable and was not dialled here, if there is
+	// any, so that the next one finds room.
 	maxPeers = 4096
 	// maxAttempts is how many sessions one Peer may have under negotiation;
 	// further offers are rejected with the code busy. As many offers wait for a
@@ -162,6 +164,9 @@ const (
 	// hintPause is the least time between two attempts that unverified hints
 	// began: presence at a server, a server that is back.
 	hintPause = 5 * time.Second
+	// unreachablePause is between two attempts for an unreachable Peer of which
+	// there is no sign.
+	unreachablePause = 10 * time.Minute
 	// recoveryJitter spreads the waits between attempts, as a part of each.
 	recoveryJitter = 0.2
 	// maxLadder is the most Recovery.Attempts: the last wait doubles Backoff
@@ -181,8 +186,13 @@ const (
 	// for a direct path before it takes the relay.
 	replaceRelayWait = 300 * time.Millisecond
 	// networkPause is the least time between two changes of the network that
-	// are acted on; those in between count as one, at its end.
-	networkPause = 200 * time.Millisecond
+	// are acted on; those in between count as one, at its end. It doubles up to
+	// networkPauseMost, until there was none for as long as that.
+	networkPause     = 200 * time.Millisecond
+	networkPauseMost = 5 * time.Second
+	// pickWait is how long Relays.Pick may take before the session is made
+	// without a relay.
+	pickWait = time.Second
 
 	// maxCarriers is through how many common neighbours one envelope goes each
 	// time it is sent; the next time it is others' turn.

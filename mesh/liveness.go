@@ -2,7 +2,6 @@ package mesh
 
 import (
 	"context"
-	"fmt"
 	"time"
 )
 
@@ -11,10 +10,14 @@ import (
 // come says nothing about whether this side's arrive.
 
 // prove notes that the other side has answered: it hears this side, and this
-// side hears it. Only an answer shows both.
+// side hears it. Only an answer shows both, be it the transport's.
 func (s *session) prove() {
 	s.proved.Store(int64(time.Since(s.node.start)))
-	if s.doubted.CompareAndSwap(true, false) && s.peer != nil {
+	if !s.doubted.Load() || s.peer == nil {
+		return
+	}
+	s.led.forgive(time.Now()) // before the loop may doubt it again
+	if s.doubted.CompareAndSwap(true, false) {
 		s.peer.post(func() { s.peer.answers(s) })
 	}
 }
@@ -103,11 +106,7 @@ func (s *session) echo(ping, pong, held uint64) error {
 		return nil
 	}
 	sent, received := s.conn.Packets()
-	err := s.conn.Write((&echoFrame{Ping: ping, Pong: pong, Held: held, Sent: sent, Received: received}).encode())
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrConnectionLost, err)
-	}
-	return nil
+	return s.put((&echoFrame{Ping: ping, Pong: pong, Held: held, Sent: sent, Received: received}).encode())
 }
 
 // ended is a context whose time is over.
@@ -119,3 +118,18 @@ var ended = func() context.Context {
 
 // micros is this side's clock for echoes; it is never 0.
 func (s *session) micros() uint64 { return uint64(time.Since(s.node.start)/time.Microsecond) + 1 }
+
+// stuck looks at the transport and reports whether it has handed over nothing
+// since it was looked at last, with something to hand over. While it does, the
+// other side is there, however long a record takes on a thin line.
+func (s *session) stuck(now time.Time) bool {
+	s.checked = now
+	written := s.written.Load()
+	queued := int64(s.conn.Queued())
+	if queued == 0 {
+		return false
+	}
+	moves := written-queued > s.moved
+	s.moved = max(s.moved, written-queued)
+	return !moves
+}

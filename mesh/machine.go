@@ -204,6 +204,7 @@ func (m *machine) hint(now time.Time, busy bool) (st step) {
 // comeback begins an attempt that does not count.
 func (m *machine) comeback(st *step) {
 	if m.state == StateUnreachable {
+		m.due = time.Time{}
 		m.to(st, StateConnecting, ReasonReturned)
 	}
 	st.try(ReasonReturned)
@@ -215,7 +216,7 @@ func (m *machine) failed(now time.Time, busy bool) (st step) {
 	case StateConnecting:
 		switch {
 		case m.met && !busy:
-			m.to(&st, StateUnreachable, ReasonExhausted)
+			m.give(&st, now)
 		case m.dialling:
 			// Also while an answer is under way: its offerer may have given up.
 			m.due = now.Add(redialPause)
@@ -241,10 +242,17 @@ func (m *machine) failed(now time.Time, busy bool) (st step) {
 			m.schedule(&st, now)
 		default:
 			m.event(&st, witness.PeerPermanentlyUnreachable, 0, now.Sub(m.answered))
-			m.to(&st, StateUnreachable, ReasonExhausted)
+			m.give(&st, now)
 		}
 	}
 	return st
+}
+
+// give gives up but for an attempt now and then: a relay or a path that is back
+// makes no sign.
+func (m *machine) give(st *step, now time.Time) {
+	m.to(st, StateUnreachable, ReasonExhausted)
+	m.due = now.Add(m.jitter(unreachablePause))
 }
 
 // schedule sets when the next attempt of the ladder begins.
@@ -274,7 +282,14 @@ func (m *machine) wake(now time.Time, busy bool) (st step) {
 	}
 	if !m.due.IsZero() && !now.Before(m.due) {
 		m.due = time.Time{}
-		if m.parted {
+		switch {
+		case m.state == StateUnreachable && busy:
+			m.due = now.Add(m.jitter(unreachablePause))
+			return st
+		case m.state == StateUnreachable:
+			m.comeback(&st)
+			return st
+		case m.parted:
 			m.tried++
 			m.event(&st, witness.MeshHealingAttempt, 0, 0)
 		}

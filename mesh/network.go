@@ -48,9 +48,12 @@ func systemNet(log *slog.Logger) (n transport.Net, changed func(context.Context)
 }
 
 // watchNetwork makes everything new when the network has changed. A path that
-// is not affected is replaced without a gap.
+// is not affected is replaced without a gap. Changes without end, as of a machine
+// that starts and ends containers, are acted on less and less often.
 func (n *Node) watchNetwork() {
+	pause := networkPause
 	for {
+		quiet := time.Now()
 		if err := n.cfg.NetworkChanged(n.ctx); err != nil {
 			if n.ctx.Err() == nil {
 				n.log.Warn("changes of the network are not noticed any more", "error", err)
@@ -65,7 +68,11 @@ func (n *Node) watchNetwork() {
 		for _, p := range n.allPeers() {
 			p.post(p.networkChanged)
 		}
-		t := time.NewTimer(networkPause)
+		if time.Since(quiet) >= networkPauseMost {
+			pause = networkPause
+		}
+		t := time.NewTimer(pause)
+		pause = min(2*pause, networkPauseMost)
 		select {
 		case <-t.C:
 		case <-n.ctx.Done():

@@ -78,7 +78,9 @@ type member struct {
 	dialled   bool // somebody here asked for it
 	connected bool // it was, once
 	carries   bool // messages travel now
-	abandoned bool // its last dial gave up
+	// unreachable is since when the Peer is, zero when it is not.
+	unreachable time.Time
+	abandoned   bool // its last dial gave up
 	// offers wait for the Peer's loop, at most maxAttempts. Those that come
 	// while it closes make the next Peer.
 	offers []verified
@@ -305,12 +307,19 @@ func (n *Node) connected(p *Peer) bool {
 	return true
 }
 
-// carries notes whether messages travel to a Peer, for webrtc_agent_connected,
-// which is 1 while they do to any, and for who may pass envelopes on.
-func (n *Node) carries(p *Peer, yes bool) {
+// stands notes a Peer's state: whether messages travel, for
+// webrtc_agent_connected, which is 1 while they do to any, and for who may pass
+// envelopes on; and whether it may give way to another.
+func (n *Node) stands(p *Peer, s State) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	m := n.peers[p.id]
+	if s == StateUnreachable {
+		m.unreachable = time.Now()
+	} else {
+		m.unreachable = time.Time{}
+	}
+	yes := s.carries()
 	if m.carries == yes {
 		return
 	}
@@ -323,6 +332,25 @@ func (n *Node) carries(p *Peer, yes bool) {
 		n.obs.ins.AgentConnected.Add(context.Background(), -1)
 	}
 }
+
+// makeRoom closes the Peer that is unreachable for the longest time among those
+// that nobody here dialled: agents that die without a word leave one behind each.
+// n.mu is held.
+func (n *Node) makeRoom() {
+	var oldest *member
+	for _, m := range n.peers {
+		if !m.dialled && !m.unreachable.IsZero() && m.peer.ctx.Err() == nil &&
+			(oldest == nil || m.unreachable.Before(oldest.unreachable)) {
+			oldest = m
+		}
+	}
+	if oldest != nil {
+		oldest.peer.shut(goodbyeClosed, errGaveWay)
+	}
+}
+
+// errGaveWay ends an unreachable Peer when there are maxPeers.
+var errGaveWay = fmt.Errorf("%w: it was unreachable and gave way", ErrTooMany)
 
 // allPeers returns every Peer.
 func (n *Node) allPeers() []*Peer {

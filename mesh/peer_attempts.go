@@ -55,9 +55,22 @@ func (p *Peer) newAttempt(o order, offerer bool, why Reason) *attempt {
 	return a
 }
 
+// lastKnown is the highest generation that the next one has to exceed. One from a
+// time when this machine's clock was ahead is forgotten: nobody took it, and
+// nobody would take a higher one.
+func (p *Peer) lastKnown() uint64 {
+	if p.lastGen > uint64(time.Now().Add(2*freshness).UnixMilli()) {
+		p.lastGen = 0
+		if n := len(p.sessions); n > 0 {
+			p.lastGen = p.sessions[n-1].order.generation
+		}
+	}
+	return p.lastGen
+}
+
 // startOffer begins an attempt with an offer of our own.
 func (p *Peer) startOffer(why Reason) {
-	p.lastGen = max(p.lastGen+1, uint64(time.Now().UnixMilli()))
+	p.lastGen = max(p.lastKnown()+1, uint64(time.Now().UnixMilli()))
 	a := p.newAttempt(order{p.lastGen, p.node.cfg.Identity.PublicKey()}, true, why)
 	address := p.address()
 	p.begin(a, func(ctx context.Context) (*signaling.Sealed, error) {
@@ -73,7 +86,7 @@ func (p *Peer) startOffer(why Reason) {
 
 // startAsk asks the other side for an offer above what this side knows of.
 func (p *Peer) startAsk(why Reason) {
-	a := p.newAttempt(order{p.lastGen, p.node.cfg.Identity.PublicKey()}, false, why)
+	a := p.newAttempt(order{p.lastKnown(), p.node.cfg.Identity.PublicKey()}, false, why)
 	a.asks = true
 	address := p.address()
 	p.attempts = append(p.attempts, a)
@@ -326,6 +339,8 @@ func (p *Peer) attemptFailed(a *attempt) {
 var (
 	// errSuperseded ends attempts that a higher session has made pointless.
 	errSuperseded = errors.New("given up for another session or attempt")
+	// errAnswersAgain ends calls of Replace when the session in doubt is well.
+	errAnswersAgain = errors.New("the session before answers again")
 	// errIncomingFailed ends a Peer that the other side began and nobody dialled.
 	errIncomingFailed = errors.New("the other side's attempt failed")
 	// errAbandoned ends a Peer whose dialers have all given up.

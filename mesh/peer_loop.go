@@ -55,25 +55,31 @@ func (p *Peer) nextWake() time.Time {
 		sooner(top.nextPing())
 		if !top.doubted.Load() {
 			sooner(top.answered().Add(p.machine.recovery.SuspectAfter))
-			sooner(p.ackDeadline(top))
+			_, look := p.overdue(top)
+			sooner(look)
 		}
 	}
 	return at
 }
 
-// ackDeadline is when what is outstanding must have made progress, zero when
-// nothing is. From then on the writer says when something is.
-func (p *Peer) ackDeadline(top *session) time.Time {
+// overdue is since when what is outstanding has made no progress and when to
+// look whether it does, zero when nothing is outstanding. From then on the writer
+// says when something is.
+func (p *Peer) overdue(top *session) (since, look time.Time) {
 	p.watching.Store(true)
-	since := p.led.unacknowledged(top)
+	since = p.led.unacknowledged(top)
 	if since.IsZero() {
 		p.watching.Store(false)
 		// What the writer sent in between has not been told.
 		if since = p.led.unacknowledged(top); since.IsZero() {
-			return since
+			return since, since
 		}
 	}
-	return since.Add(top.ackLimit())
+	look = since
+	if top.checked.After(look) {
+		look = top.checked
+	}
+	return since, look.Add(min(top.ackLimit(), p.machine.recovery.SuspectAfter) / 2)
 }
 
 // watch tells the loop that records are outstanding.
@@ -99,6 +105,10 @@ func (p *Peer) wake(now time.Time) {
 			}
 		}
 		p.assess(now, top)
+		// Too soon after another probe it is made up for later.
+		if p.machine.state == StateSuspect {
+			p.node.probe()
+		}
 	}
 	if next := p.machine.next(); !next.IsZero() && !now.Before(next) {
 		p.do(p.machine.wake(now, p.busy()))
@@ -111,25 +121,31 @@ func (p *Peer) assess(now time.Time, top *session) {
 		return
 	}
 	why := ReasonSilence
-	if now.Sub(top.answered()) < p.machine.recovery.SuspectAfter {
-		deadline := p.ackDeadline(top)
-		if deadline.IsZero() || now.Before(deadline) {
-			return
+	since, look := p.overdue(top)
+	if !look.IsZero() && !now.Before(look) {
+		again := top.checked.After(since)
+		if stuck := top.stuck(now); stuck && !now.Before(since.Add(top.ackLimit())) {
+			why = ReasonUnacknowledged
+		} else if again && !stuck && top.conn.Queued() > 0 {
+			top.prove()
 		}
-		why = ReasonUnacknowledged
+	}
+	if why == ReasonSilence && now.Sub(top.answered()) < p.machine.recovery.SuspectAfter {
+		return
 	}
 	top.doubted.Store(true)
-	p.node.probe()
 	p.do(p.machine.doubted(top.answered(), why, p.busy()))
 }
 
 // answers takes note that the other side has answered on a session in doubt.
 func (p *Peer) answers(s *session) {
-	if s != p.top() {
-		return
+	if s != p.top() || s.doubted.Load() {
+		return // it is doubted again already, and its next answer will be told
 	}
-	p.led.forgive(time.Now())
 	p.do(p.machine.answers(time.Now(), p.busy()))
+	if p.machine.state == StateConnected {
+		p.settle(errAnswersAgain) // no session is on its way to who waits for one
+	}
 }
 
 // busy reports whether an attempt is under way.
@@ -195,7 +211,7 @@ func (p *Peer) tell(r report) {
 	}
 	p.changes.add(c)
 	p.node.obs.change(p.id, c, r)
-	p.node.carries(p, r.to.carries())
+	p.node.stands(p, r.to)
 }
 
 // errNotReplaced is Replace's error when nothing says more.

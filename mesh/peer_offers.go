@@ -52,13 +52,17 @@ func (p *Peer) offered(v verified) {
 			return // older than what is in use
 		}
 	}
+	if !p.theirs.Allow() {
+		p.node.refuse(refusalOf(v.Sealed), rejectBusy, "too many negotiations")
+		return // what is under way goes on: nothing else would follow from it
+	}
 	// The author has begun anew: what it offered before, or was asked for, is
 	// pointless.
 	p.giveUp(func(a *attempt) bool {
 		return !a.offerer && !a.opened.Load() && a.below(o) &&
 			(a.asks || a.answers.Instance == v.Instance && a.answers.Key == v.Key)
 	})
-	if len(p.attempts) >= maxAttempts || !p.theirs.Allow() {
+	if len(p.attempts) >= maxAttempts {
 		p.node.refuse(refusalOf(v.Sealed), rejectBusy, "too many negotiations")
 		return
 	}
@@ -154,7 +158,7 @@ func (p *Peer) absent(ref signaling.Hash, server string) {
 		}
 		p.note(fmt.Sprintf("%s is not registered at %s", p.id, server))
 		s := p.machine.state
-		if a.keyed && s != StateConnected && s != StateReplacing {
+		if a.keyed && !a.opened.Load() && s != StateConnected && s != StateReplacing {
 			p.keyless = true
 			p.giveUp(func(x *attempt) bool { return x == a })
 			if a.asks {

@@ -119,7 +119,8 @@ func (p Paths) withDefaults() (Paths, error) {
 // method is called from many goroutines and must not block for long. Relay
 // itself is the Relays of one fixed server.
 type Relays interface {
-	// Pick returns the server to use now; ok is false when there is none.
+	// Pick returns the server to use now; ok is false when there is none. ctx
+	// ends after a second.
 	Pick(ctx context.Context) (r Relay, ok bool)
 }
 

@@ -42,7 +42,11 @@ type session struct {
 
 	why Reason // it was made
 
-	retired bool // owned by the Peer's loop: a higher session has taken over
+	// Owned by the Peer's loop.
+
+	retired bool      // a higher session has taken over
+	moved   int64     // bytes that the transport had handed over
+	checked time.Time // when that was looked at last
 
 	wake    chan struct{} // capacity 1: the ledger may have work
 	proved  atomic.Int64  // when the other side last answered, in nanoseconds since node.start
@@ -52,6 +56,7 @@ type session struct {
 	unanswered atomic.Pointer[heldPing]
 	rtt        atomic.Int64  // smoothed round trip in nanoseconds, 0 before the first
 	carried    *rate.Limiter // the reader's own: of envelopes
+	written    atomic.Int64  // bytes handed to conn
 
 	// What the other side said it had sent and received, in packets.
 	theirSent, theirReceived atomic.Uint64
@@ -97,7 +102,7 @@ func (s *session) handshake(ctx context.Context) (*helloBody, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.conn.Write(hello); err != nil {
+	if err := s.put(hello); err != nil {
 		return nil, err
 	}
 	buf := make([]byte, maxFrame)
@@ -175,6 +180,12 @@ func (s *session) handle(b []byte) error {
 	kind, err := peekFrame(b)
 	if err != nil {
 		return err
+	}
+	if len(b) >= maxFrame/2 && (kind == kindBatch || kind == kindPart) {
+		// The other side's answers stand in a queue behind such frames, for
+		// seconds on a thin line. Who hears nothing cannot send many of them.
+		s.prove()
+		s.led.forgive(time.Now())
 	}
 	if s.joined != nil && kind == kindBatch {
 		return protocolErrorf("a batch inside a batch in parts")
@@ -323,7 +334,7 @@ func (s *session) carry(envelope []byte) bool {
 	if len(envelope) > maxCarriedEnvelope || s.conn.Queued() > maxCarriedQueue {
 		return false
 	}
-	return s.conn.Write((&envelopeFrame{Envelope: envelope}).encode()) == nil
+	return s.put((&envelopeFrame{Envelope: envelope}).encode()) == nil
 }
 
 // write sends what the ledger has for this session until ctx or the
@@ -407,6 +418,7 @@ func (s *session) put(frame []byte) error {
 	if err := s.conn.Write(frame); err != nil {
 		return fmt.Errorf("%w: %w", ErrConnectionLost, err)
 	}
+	s.written.Add(int64(len(frame)))
 	return nil
 }
 

@@ -31,7 +31,8 @@ const (
 	// Recovery.PartitionAfter. New ones are tried again and again.
 	StateRecovering
 	// StateUnreachable: all of Recovery.Attempts failed. What Send accepted is
-	// kept; a sign of the other side makes the Peer connect again.
+	// kept; a sign of the other side makes the Peer connect again, and without
+	// one it tries every ten minutes.
 	StateUnreachable
 	// StateFailed: the Peer ended before it was ever connected.
 	StateFailed

@@ -339,6 +339,21 @@ func TestAddressChange(t *testing.T) {
 	}
 }
 
+// TestMovedAgain: the second change of address follows soon after the first, and
+// nobody tells of it. The servers are doubted for it as well, if a little later.
+func TestMovedAgain(t *testing.T) {
+	duo(t, 5*time.Millisecond, meshtest.Config{Servers: 2}, func(u *meshtest.Universe, l *log) {
+		time.Sleep(10 * time.Second)
+		u.Move("a")
+		time.Sleep(3 * time.Second)
+		u.LongestGap("a", "b")
+		u.LongestGap("b", "a")
+		u.MoveUnseen("a")
+		time.Sleep(15 * time.Second)
+		gaps(t, u, "moved again", 8*time.Second)
+	})
+}
+
 // TestFlappingLink: two seconds up, two down, for ten minutes.
 func TestFlappingLink(t *testing.T) {
 	duo(t, 50*time.Millisecond, meshtest.Config{}, func(u *meshtest.Universe, l *log) {

@@ -111,3 +111,24 @@ func TestRelayDies(t *testing.T) {
 		})
 	}
 }
+
+// TestRelayReturns: the only relay is gone for longer than all attempts last. Nobody
+// tells when it is back.
+func TestRelayReturns(t *testing.T) {
+	meshtest.Run(t, meshtest.Config{RTT: rtt, Relays: 1}, func(u *meshtest.Universe) {
+		u.Agent("a", meshtest.Symmetric)
+		u.Agent("b", meshtest.Symmetric)
+		u.Traffic("a", "b", 10*time.Second, 1)
+		u.AwaitTraffic("a", "b")
+		p := u.Lookup("a").Dial("b")
+		u.Kill("r1")
+		await(p, mesh.StateUnreachable)
+		time.Sleep(30 * time.Minute)
+		u.Restart("r1")
+		time.Sleep(15 * time.Minute)
+		if c := p.Status(); c.State != mesh.StateConnected {
+			t.Errorf("a quarter of an hour after the return of the relay: %+v", c)
+		}
+		u.Settle()
+	})
+}
