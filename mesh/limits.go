@@ -87,6 +87,14 @@ const (
 	// attempt closes one that is unreachable and was not dialled here, if there is
 	// any, so that the next one finds room.
 	maxPeers = 4096
+	// maxProbes is how many unreachable Peers keep their last session, which may
+	// yet come back; beyond it the one that is unreachable for the longest time lets go
+	// of its, and comes back by a new one.
+	maxProbes = 256
+	// maxNegotiating is how many negotiations a Node has under way at a time,
+	// each with a connection; further ones wait for their turn within their own
+	// time.
+	maxNegotiating = 256
 	// maxAttempts is how many sessions one Peer may have under negotiation;
 	// further offers are rejected with the code busy. As many offers wait for a
 	// Peer that is closing, and make the next one.

@@ -583,6 +583,7 @@ func TestLimitCandidates(t *testing.T) {
 		for _, list := range [][]string{make([]string, maxRemoteCandidates+1), {strings.Repeat("x", maxCandidateLen+1)}} {
 			d.hub.inject("agent-a", d.seal(signaling.Candidate, offer.Hash(), (&candidateBody{list}).encode(), same).Bytes())
 		}
+		synctest.Wait() // once it is open nobody looks for candidates any more
 		w := d.opened(e, offer.Hash(), e.Hash())
 		w.greet()
 		d.accept()

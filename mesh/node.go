@@ -47,6 +47,7 @@ type Node struct {
 	probes    *rate.Limiter
 	accepted  chan *Peer      // connected Peers that nobody dialled
 	carried   chan handedOver // envelopes that peers handed over
+	turns     chan struct{}   // one in it for each negotiation under way
 
 	ctx    context.Context // ends when the Node closes
 	cancel context.CancelCauseFunc
@@ -78,8 +79,10 @@ type member struct {
 	dialled   bool // somebody here asked for it
 	connected bool // it was, once
 	carries   bool // messages travel now
-	// unreachable is since when the Peer is, zero when it is not.
+	// unreachable is since when the Peer is, zero when it is not; probes says
+	// that it has kept its last session then.
 	unreachable time.Time
+	probes      bool
 	abandoned   bool // its last dial gave up
 	// offers wait for the Peer's loop, at most maxAttempts. Those that come
 	// while it closes make the next Peer.
@@ -145,6 +148,7 @@ func newNode(cfg Config) (*Node, error) {
 		probes:   rate.NewLimiter(rate.Every(probePause), 1),
 		accepted: make(chan *Peer, acceptBacklog),
 		carried:  make(chan handedOver, maxCarried),
+		turns:    make(chan struct{}, maxNegotiating),
 		ended:    make(chan struct{}),
 		peers:    map[string]*member{},
 		ledgers:  newLedgers(obs, cfg.Window, maxLedgers),
@@ -314,10 +318,12 @@ func (n *Node) stands(p *Peer, s State) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	m := n.peers[p.id]
-	if s == StateUnreachable {
-		m.unreachable = time.Now()
-	} else {
+	switch {
+	case s != StateUnreachable:
 		m.unreachable = time.Time{}
+	case m.unreachable.IsZero():
+		m.unreachable, m.probes = time.Now(), true
+		n.limitProbes()
 	}
 	yes := s.carries()
 	if m.carries == yes {
@@ -331,6 +337,27 @@ func (n *Node) stands(p *Peer, s State) {
 	} else if n.carrying--; n.carrying == 0 {
 		n.obs.ins.AgentConnected.Add(context.Background(), -1)
 	}
+}
+
+// limitProbes has the Peer that is unreachable for the longest time let go of its
+// last session when too many keep theirs. n.mu is held.
+func (n *Node) limitProbes() {
+	count := 0
+	var oldest *member
+	for _, m := range n.peers {
+		if m.unreachable.IsZero() || !m.probes {
+			continue
+		}
+		if count++; oldest == nil || m.unreachable.Before(oldest.unreachable) {
+			oldest = m
+		}
+	}
+	if count <= maxProbes {
+		return
+	}
+	oldest.probes = false
+	p := oldest.peer
+	n.work.Go(func() { p.post(p.dropProbe) }) // its loop may wait for n.mu
 }
 
 // makeRoom closes the Peer that is unreachable for the longest time among those

@@ -160,6 +160,9 @@ func (p *Peer) Flush(ctx context.Context) error {
 // messages were not acknowledged as delivered, the error is an
 // *UndeliveredError with their IDs. Calling it again returns the same.
 //
+// Another side that is out of reach does not learn of it: its Peer goes on trying,
+// and may come back here as one that it has begun.
+//
 // It must not be called from the Handler, which it waits for.
 func (p *Peer) Close() error {
 	p.shut(goodbyeClosed, &closedError{})

@@ -155,6 +155,12 @@ func (p *Peer) begin(a *attempt, describe func(context.Context) (*signaling.Seal
 
 // negotiate takes an attempt to an attached session.
 func (p *Peer) negotiate(ctx context.Context, a *attempt, describe func(context.Context) (*signaling.Sealed, error)) (*session, error) {
+	select {
+	case p.node.turns <- struct{}{}:
+		defer func() { <-p.node.turns }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 	env, err := describe(ctx)
 	if err != nil {
 		return nil, err

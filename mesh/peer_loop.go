@@ -250,6 +250,16 @@ func (p *Peer) hinted() {
 	p.do(p.machine.hint(time.Now(), p.busy()))
 }
 
+// dropProbe ends the sessions of a Peer that is still unreachable.
+func (p *Peer) dropProbe() {
+	if p.machine.state != StateUnreachable {
+		return
+	}
+	for _, s := range p.sessions {
+		p.work.Go(func() { s.conn.Close() }) // its reader takes note
+	}
+}
+
 // teardown says goodbye, ends what the Peer started and waits for it.
 func (p *Peer) teardown() {
 	cause := context.Cause(p.ctx)
