@@ -91,10 +91,12 @@ const (
 	// yet come back; beyond it the one that is unreachable for the longest time lets go
 	// of its, and comes back by a new one.
 	maxProbes = 256
-	// maxNegotiating is how many negotiations a Node has under way at a time,
-	// each with a connection; further ones wait for their turn within their own
-	// time.
+	// maxNegotiating is how many negotiations that it began a Node has under way
+	// at a time, each with a connection; further ones wait for their turn within
+	// their own time. maxAnswering is the same for those that others began, with room
+	// beside a crowd of maxIncoming.
 	maxNegotiating = 256
+	maxAnswering   = maxIncoming + 256
 	// maxAttempts is how many sessions one Peer may have under negotiation;
 	// further offers are rejected with the code busy. As many offers wait for a
 	// Peer that is closing, and make the next one.

@@ -47,7 +47,8 @@ type Node struct {
 	probes    *rate.Limiter
 	accepted  chan *Peer      // connected Peers that nobody dialled
 	carried   chan handedOver // envelopes that peers handed over
-	turns     chan struct{}   // one in it for each negotiation under way
+	turns     chan struct{}   // one in it for each negotiation of its own under way
+	answers   chan struct{}   // and for each that another began
 
 	ctx    context.Context // ends when the Node closes
 	cancel context.CancelCauseFunc
@@ -149,6 +150,7 @@ func newNode(cfg Config) (*Node, error) {
 		accepted: make(chan *Peer, acceptBacklog),
 		carried:  make(chan handedOver, maxCarried),
 		turns:    make(chan struct{}, maxNegotiating),
+		answers:  make(chan struct{}, maxAnswering),
 		ended:    make(chan struct{}),
 		peers:    map[string]*member{},
 		ledgers:  newLedgers(obs, cfg.Window, maxLedgers),

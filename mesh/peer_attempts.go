@@ -155,9 +155,13 @@ func (p *Peer) begin(a *attempt, describe func(context.Context) (*signaling.Seal
 
 // negotiate takes an attempt to an attached session.
 func (p *Peer) negotiate(ctx context.Context, a *attempt, describe func(context.Context) (*signaling.Sealed, error)) (*session, error) {
+	turns := p.node.answers
+	if a.offerer {
+		turns = p.node.turns
+	}
 	select {
-	case p.node.turns <- struct{}{}:
-		defer func() { <-p.node.turns }()
+	case turns <- struct{}{}:
+		defer func() { <-turns }()
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}

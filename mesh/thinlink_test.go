@@ -72,7 +72,7 @@ func TestThinLink(t *testing.T) {
 			var wg sync.WaitGroup
 			send := func(p *Peer, payload string, pause time.Duration) {
 				wg.Go(func() {
-					for p.Send(ctx, Message{Payload: json.RawMessage(payload)}) == nil {
+					for ctx.Err() == nil && p.Send(ctx, Message{Payload: json.RawMessage(payload)}) == nil {
 						time.Sleep(pause)
 					}
 				})
