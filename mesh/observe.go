@@ -130,6 +130,11 @@ func (o *observer) passedOn(e *signaling.Sealed) {
 	o.log.Debug("envelope passed on", "from", e.From, "to", e.To, "kind", e.Kind.String())
 }
 
+// replaced tells that a session has taken over from another one.
+func (o *observer) replaced(why Reason) {
+	o.ins.KeyRotations.Add(context.Background(), 1, metric.WithAttributes(metrics.Reason.String(why.String())))
+}
+
 func (o *observer) sessionEnded(ctx context.Context, peer string, err error, dropped bool) {
 	o.event(ctx, witness.DataChannelClosed, peer, witness.Info, map[string]any{"reason": err.Error()})
 	if dropped {

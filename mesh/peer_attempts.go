@@ -266,6 +266,9 @@ func (p *Peer) attach(a *attempt, s *session, h *helloBody) error {
 		if !displaced && len(old) > 0 {
 			s.rtt.Store(old[len(old)-1].rtt.Load()) // until it is measured
 		}
+		if p.machine.met {
+			p.node.obs.replaced(s.why)
+		}
 		p.relayed = s.path().Relayed()
 		p.do(p.machine.attached(time.Now(), s.why, p.relayed))
 		p.settle(nil)

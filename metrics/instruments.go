@@ -22,6 +22,8 @@ const (
 	ErrorType = attribute.Key("error_type")
 	// EventType is the name of a security event, as in package witness.
 	EventType = attribute.Key("event_type")
+	// Reason is why a session was replaced, in the words of mesh.Reason.
+	Reason = attribute.Key("reason")
 	// Server is the URL of a server, without user information or query.
 	Server = attribute.Key("server")
 	// Type is the kind of a relayed envelope: "offer", "answer", "candidate" or "reject".
@@ -91,6 +93,10 @@ type Instruments struct {
 	// (webrtc_security_events_total).
 	SecurityEvents metric.Int64Counter
 
+	// KeyRotations counts sessions that took over from another, and with new keys,
+	// by [Reason] (webrtc_srtp_key_rotations_total).
+	KeyRotations metric.Int64Counter
+
 	// SignalingConnected is the number of open registrations of this process
 	// by [Server]: 0 means that the server is not reached
 	// (webrtc_signaling_connected).
@@ -146,6 +152,7 @@ func New(mp metric.MeterProvider) (*Instruments, error) {
 		SignatureSuccess:       b.counter("webrtc_signature_verification_success_total", "Signatures that verified."),
 		SignatureFailures:      b.counter("webrtc_signature_verification_failures_total", "Signatures that did not verify."),
 		SecurityEvents:         b.counter("webrtc_security_events_total", "Security events."),
+		KeyRotations:           b.counter("webrtc_srtp_key_rotations_total", "Sessions replaced by one with new keys."),
 		SignalingConnected:     b.upDown("webrtc_signaling_connected", "Open registrations at a signaling server."),
 		SignalingErrors:        b.counter("webrtc_signaling_errors_total", "Signaling connections failed or lost, messages refused."),
 		SignalingAgents:        b.upDown("webrtc_signaling_agents", "Registrations at this signaling server."),
