@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -50,19 +51,22 @@ func (o *observer) sdpEvent(ctx context.Context, name witness.Name, peer, hash s
 		Severity: witness.Info, SDPHash: hash})
 }
 
-func (o *observer) attempted(ctx context.Context) {
-	o.ins.ConnectionsAttempted.Add(ctx, 1)
-}
-
-// attemptEnded closes what attempted opened.
-func (o *observer) attemptEnded(ctx context.Context, peer string, err error, took time.Duration) {
-	if err != nil {
-		o.ins.ConnectionsFailed.Add(ctx, 1)
-		o.log.Debug("attempt failed", "peer", peer, "error", err)
+// attemptEnded counts an attempt, when it has ended. One that was given up for
+// another, and one that tried a direct path beside a relay that works, have not
+// failed: rates of success would say that something is wrong.
+func (o *observer) attemptEnded(ctx context.Context, a *attempt, err error) {
+	switch {
+	case err == nil:
+		o.ins.ConnectionsEstablished.Add(ctx, 1)
+		o.ins.Establishment.Record(ctx, time.Since(a.started).Seconds())
+	case errors.Is(err, errSuperseded) || a.why == ReasonDirectPath:
+		o.log.Debug("attempt given up", "peer", a.peer.id, "reason", a.why.String(), "error", err)
 		return
+	default:
+		o.ins.ConnectionsFailed.Add(ctx, 1)
+		o.log.Debug("attempt failed", "peer", a.peer.id, "reason", a.why.String(), "error", err)
 	}
-	o.ins.ConnectionsEstablished.Add(ctx, 1)
-	o.ins.Establishment.Record(ctx, took.Seconds())
+	o.ins.ConnectionsAttempted.Add(ctx, 1)
 }
 
 func (o *observer) established(ctx context.Context, s *session) {

@@ -122,7 +122,6 @@ func (p *Peer) startAnswer(offer verified) {
 // when the attempt succeeds.
 func (p *Peer) begin(a *attempt, describe func(context.Context) (*signaling.Sealed, error)) {
 	p.attempts = append(p.attempts, a)
-	p.node.obs.attempted(p.ctx)
 	ctx, cancel := context.WithCancelCause(p.ctx)
 	a.cancel = cancel
 	p.work.Go(func() {
@@ -130,7 +129,7 @@ func (p *Peer) begin(a *attempt, describe func(context.Context) (*signaling.Seal
 		ctx, stop := context.WithTimeoutCause(ctx, attemptTimeout, errAttemptTimeout)
 		defer stop()
 		s, err := p.negotiate(ctx, a, describe)
-		p.node.obs.attemptEnded(p.node.ctx, p.id, err, time.Since(a.started))
+		p.node.obs.attemptEnded(p.node.ctx, a, err)
 		if err != nil {
 			a.err = err
 			if s == nil {

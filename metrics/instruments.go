@@ -33,7 +33,8 @@ const (
 // Instruments holds every instrument. Its fields are never nil and safe for
 // concurrent use; they must not be assigned to.
 type Instruments struct {
-	// ConnectionsAttempted counts sessions that were begun
+	// ConnectionsAttempted counts attempts at a session, when they have ended
+	// well or badly; those that were given up for another are neither
 	// (webrtc_connections_attempted_total).
 	ConnectionsAttempted metric.Int64Counter
 	// ConnectionsEstablished counts sessions whose hellos were verified
@@ -45,7 +46,8 @@ type Instruments struct {
 	// ConnectionsDropped counts established sessions that broke without being
 	// closed (webrtc_connections_dropped_total).
 	ConnectionsDropped metric.Int64Counter
-	// Connections is the number of peers by [State] (webrtc_connections).
+	// Connections is the number of peers by [State]: connected while messages
+	// travel, failed while a peer is unreachable (webrtc_connections).
 	Connections metric.Int64UpDownCounter
 	// AgentConnected is the number of agents in this process that have at
 	// least one connected peer (webrtc_agent_connected).
@@ -130,7 +132,7 @@ func New(mp metric.MeterProvider) (*Instruments, error) {
 	}
 	b := builder{meter: mp.Meter(scope)}
 	ins := &Instruments{
-		ConnectionsAttempted:   b.counter("webrtc_connections_attempted_total", "Sessions begun."),
+		ConnectionsAttempted:   b.counter("webrtc_connections_attempted_total", "Attempts at a session that have ended."),
 		ConnectionsEstablished: b.counter("webrtc_connections_established_total", "Sessions established."),
 		ConnectionsFailed:      b.counter("webrtc_connections_failed_total", "Sessions never established."),
 		ConnectionsDropped:     b.counter("webrtc_connections_dropped_total", "Established sessions that broke."),

@@ -104,7 +104,8 @@ func TestChangesAreTold(t *testing.T) {
 		if err := p.Replace(context.Background()); err != nil {
 			t.Error(err)
 		}
-		gauge("replaced", map[string]int64{"webrtc_connections connected": 1, "webrtc_srtp_key_rotations_total requested": 1, "webrtc_srtp_key_rotations_total": 1})
+		gauge("replaced", map[string]int64{"webrtc_connections connected": 1, "webrtc_srtp_key_rotations_total requested": 1, "webrtc_srtp_key_rotations_total": 1,
+			"webrtc_connections_attempted_total": 2, "webrtc_connections_established_total": 2, "webrtc_connections_failed_total": 0})
 		time.Sleep(time.Second)
 		u.Partition([]string{"a"}, []string{"b"})
 		time.Sleep(10 * time.Second)
