@@ -42,6 +42,7 @@ var names = map[string]string{
 	"webrtc_signature_verification_success_total":  "counter",
 	"webrtc_signature_verification_failures_total": "counter",
 	"webrtc_security_events_total":                 "counter",
+	"webrtc_srtp_key_rotations_total":              "counter",
 	"webrtc_signaling_connected":                   "gauge",
 	"webrtc_signaling_errors_total":                "counter",
 	"webrtc_signaling_agents":                      "gauge",
