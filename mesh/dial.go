@@ -11,7 +11,8 @@ import (
 
 // Dial connects to another agent and returns its Peer, verified. Concurrent
 // dials to one agent share one Peer, as do a dial and the other side's; a Peer
-// that exists is returned at once. ctx bounds the call, not the Peer's life.
+// that exists is returned at once, and tries to connect again at once if it is out
+// of reach. ctx bounds the call, not the Peer's life.
 //
 // An agent that is not there yet is waited for until ctx ends: without a
 // deadline, Dial waits for ever. A refusal ends the wait.

@@ -27,7 +27,8 @@ var (
 	ErrTooMany = errors.New("too many peers")
 	// ErrPeerClosed: the other side said goodbye.
 	ErrPeerClosed = errors.New("closed by the other side")
-	// ErrConnectionLost: the session died and no other took its place.
+	// ErrConnectionLost: a session died. The Peer makes another one; Change.Err
+	// tells of it.
 	ErrConnectionLost = errors.New("connection lost")
 	// ErrProtocol: the other side broke a rule of the wire format or of the
 	// flows.
