@@ -160,7 +160,7 @@ func Random(seed uint64) Story {
 	r := rand.New(rand.NewPCG(seed, 0))
 	s := Story{
 		Seed: seed, RTT: time.Duration(5+r.IntN(100)) * 2 * time.Millisecond,
-		Servers: 1 + r.IntN(3), Every: time.Second, Burst: 1 + r.IntN(2),
+		Servers: 1 + r.IntN(3), Every: 1800 * time.Millisecond, Burst: 1 + r.IntN(2),
 		Length: time.Duration(60+r.IntN(60)) * time.Second,
 	}
 	if r.IntN(2) == 0 {
