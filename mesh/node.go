@@ -111,16 +111,22 @@ func Listen(ctx context.Context, cfg Config) (*Node, error) {
 			n.cfg.NetworkChanged = changed
 		}
 	}
+	undo := func(err error) error {
+		if n.closeNet != nil {
+			err = errors.Join(err, n.closeNet())
+		}
+		return fmt.Errorf("mesh: listen: %w", err)
+	}
 	conns, err := newWebRTCConnector(connectorConfig{stun: n.cfg.STUN, net: n.cfg.Net, log: n.log})
 	if err != nil {
-		return nil, fmt.Errorf("mesh: listen: %w", err)
+		return nil, undo(err)
 	}
 	client, err := signaling.NewClient(signaling.ClientConfig{
 		Identity: n.cfg.Identity, Mesh: n.cfg.Mesh, Instance: n.instance, URLs: n.cfg.Signaling,
 		HTTPClient: n.cfg.HTTPClient, Logger: n.log, Recorder: n.cfg.Recorder, Metrics: n.obs.ins,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("mesh: listen: %w", err)
+		return nil, undo(err)
 	}
 	n.run(conns, client)
 	if err := client.WaitReady(ctx); err != nil {
