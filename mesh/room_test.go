@@ -107,6 +107,7 @@ func TestNegotiationsTakeTurns(t *testing.T) {
 			})
 		}
 		time.Sleep(time.Second)
+		synctest.Wait()
 		if n := len(d.lines.all); n != maxNegotiating {
 			t.Errorf("%d connections for %d dials", n, maxNegotiating+50)
 		}
