@@ -41,8 +41,8 @@
 // lets go of the present one, and goes on where it was. [Peer.Replace] does so on
 // request, a change of the network does ([Config.NetworkChanged]), and so does
 // doubt. The other side is in doubt when it has answered nothing for three
-// seconds, or has acknowledged nothing for four round trips, at least half a second
-// ([Recovery] has the figures): a new session is then tried by every route, and the
+// seconds, or has acknowledged nothing for four round trips, at least half a second,
+// while nothing of what waits moves either ([Recovery] has the figures): a new session is then tried by every route, and the
 // old one is kept. Whichever works first is used, so that after a partition of
 // seconds or hours traffic flows within a fraction of a second.
 //
@@ -156,8 +156,9 @@
 // as well when one is due; zero is none of either. The greater key's answer to a ping
 // that is an answer itself may wait for its next ping, and held says how many
 // microseconds it did. Sent and received count the packets of the present path. Each side sends an echo at least once a second, and
-// only a pong, or a position that acknowledges something, proves that the other side
-// is there. An envelope is the author's own, for the other side or to be passed on, or
+// what proves that the other side is there is a pong, a position that acknowledges
+// something, or, on a line that is full, bytes that move: a transport that hands over
+// what waits in it, or long frames that come in. An envelope is the author's own, for the other side or to be passed on, or
 // one that the other side passes on.
 // Goodbye codes are 0 closed, 1 replaced by a newer process of the same
 // identity, 2 not trusted any more, 3 protocol error.

@@ -6,8 +6,9 @@ import (
 )
 
 // How a session knows that the other side is there. Only an answer shows that both
-// directions work: a pong, or a position that acknowledges something. That frames
-// come says nothing about whether this side's arrive.
+// directions work: a pong, a position that acknowledges something, the transport's
+// own acknowledgements. That short frames come says nothing about whether this side's
+// arrive; long ones cannot come for long unless the other side is acknowledged.
 
 // prove notes that the other side has answered: it hears this side, and this
 // side hears it. Only an answer shows both, be it the transport's.
