@@ -130,10 +130,10 @@ func (a *attempt) options(ctx context.Context) connOptions {
 	if cfg.TURN == nil || a.why == ReasonDirectPath {
 		return o
 	}
-	ctx, cancel := context.WithTimeout(ctx, pickWait)
+	ctx, cancel := context.WithTimeout(ctx, rankWait)
 	defer cancel()
-	if r, ok := cfg.TURN.Pick(ctx); ok {
-		o.relay = &r
+	if ranked := cfg.TURN.Rank(ctx); len(ranked) > 0 {
+		o.relay = &ranked[0]
 	}
 	return o
 }

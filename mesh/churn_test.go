@@ -7,6 +7,7 @@ import (
 
 	"github.com/infrafabric/agentmesh/internal/virtual"
 	"github.com/infrafabric/agentmesh/signaling"
+	"github.com/infrafabric/agentmesh/turn"
 )
 
 // TestNetworkChangesWithoutEnd: a machine whose network changes all the time makes
@@ -35,22 +36,26 @@ func TestNetworkChangesWithoutEnd(t *testing.T) {
 	})
 }
 
-// slowPick is a choice of relays that takes as long as it may.
-type slowPick struct{}
+// slowRelays takes as long as it may.
+type slowRelays struct{}
 
-func (slowPick) Pick(ctx context.Context) (Relay, bool) {
+func (slowRelays) Rank(ctx context.Context) []turn.Relay {
 	<-ctx.Done()
-	return Relay{}, false
+	return nil
 }
 
-// TestSlowPick: whoever chooses the relay cannot be reached, and the direct path is
+func (slowRelays) Changed() <-chan struct{} { return nil }
+
+func (slowRelays) Doubt(turn.Relay) {}
+
+// TestSlowRelays: whoever chooses the relay cannot be reached, and the direct path is
 // used.
-func TestSlowPick(t *testing.T) {
+func TestSlowRelays(t *testing.T) {
 	inHub(t, func(t *testing.T, _ *hub, a, b *Node) {
 		if _, err := dialFor(a, "agent-b", 5*time.Second); err != nil {
 			t.Error(err)
 		}
-	}, func(c *Config) { c.TURN = slowPick{} })
+	}, func(c *Config) { c.TURN = slowRelays{} })
 }
 
 // TestClockWasAhead: an offer that was made while the clock was a year ahead does

@@ -8,6 +8,7 @@ import (
 	"github.com/pion/transport/v5"
 
 	"github.com/infrafabric/agentmesh/keys"
+	"github.com/infrafabric/agentmesh/turn"
 )
 
 // conn is one connection under negotiation or in use, as the rest of the
@@ -66,7 +67,7 @@ type connector interface {
 
 // connOptions is what differs from one connection to the next.
 type connOptions struct {
-	relay     *Relay        // to gather a candidate from; nil for none
+	relay     *turn.Relay   // to gather a candidate from; nil for none
 	relayWait time.Duration // for a direct path, before the relay is taken
 }
 

@@ -333,17 +333,3 @@ func ExampleRecovery() {
 	fmt.Println(cfg.Recovery.Attempts, "attempts after", cfg.Recovery.PartitionAfter)
 	// Output: 5 attempts after 5s
 }
-
-// A relay for agents between which there is no direct path. First contact takes it
-// after two seconds, and a direct path is tried every minute.
-func ExampleRelay() {
-	cfg := mesh.Config{
-		TURN: mesh.Relay{URL: "turn:turn.example:3478?transport=udp", Username: "agent", Password: "secret"},
-		Paths: mesh.Paths{
-			RelayAfter:  2 * time.Second,
-			DirectEvery: time.Minute,
-		},
-	}
-	fmt.Println(cfg.TURN, cfg.Paths.RelayAfter)
-	// Output: turn:turn.example:3478?transport=udp 2s
-}

@@ -200,9 +200,9 @@ const (
 	// networkPauseMost, until there was none for as long as that.
 	networkPause     = 200 * time.Millisecond
 	networkPauseMost = 5 * time.Second
-	// pickWait is how long Relays.Pick may take before the session is made
+	// rankWait is how long Relays.Rank may take before the session is made
 	// without a relay.
-	pickWait = time.Second
+	rankWait = time.Second
 
 	// maxCarriers is through how many common neighbours one envelope goes each
 	// time it is sent; the next time it is others' turn.

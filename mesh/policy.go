@@ -3,8 +3,9 @@ package mesh
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"time"
+
+	"github.com/infrafabric/agentmesh/turn"
 )
 
 // AtOnce is a duration of nothing, for fields whose zero value means a
@@ -115,32 +116,16 @@ func (p Paths) withDefaults() (Paths, error) {
 	return p, nil
 }
 
-// Relays chooses the TURN server of each new session; a session uses one. Its
-// method is called from many goroutines and must not block for long. Relay
-// itself is the Relays of one fixed server.
+// Relays knows the TURN servers that this agent may use; [turn.Pool] is one. Its
+// methods are called from many goroutines.
 type Relays interface {
-	// Pick returns the server to use now; ok is false when there is none. ctx
-	// ends after a second.
-	Pick(ctx context.Context) (r Relay, ok bool)
+	// Rank returns the relays to use now, the best first, and none when there is
+	// none. It may block for the first credentials; ctx ends after a second.
+	Rank(ctx context.Context) []turn.Relay
+	// Changed returns a channel that is closed when Rank may answer otherwise
+	// than at the time of the call; nil when it never will.
+	Changed() <-chan struct{}
+	// Doubt tells that a path over the relay has gone silent, or that it gave
+	// none. Whose fault that is remains to be seen. It does not block.
+	Doubt(r turn.Relay)
 }
-
-// Relay is a TURN server (RFC 8656) with long-term credentials.
-type Relay struct {
-	// URL is "turn:host:port?transport=udp" and the like (RFC 7065).
-	URL string
-	// Username and Password are the credentials; they are never logged.
-	Username string
-	Password string `json:"-"`
-}
-
-// Pick returns r, if it has a URL.
-func (r Relay) Pick(context.Context) (Relay, bool) { return r, r.URL != "" }
-
-// String returns the URL alone.
-func (r Relay) String() string { return r.URL }
-
-// GoString returns the URL alone: %#v shows no password either.
-func (r Relay) GoString() string { return fmt.Sprintf("mesh.Relay{URL: %q}", r.URL) }
-
-// LogValue returns the URL alone.
-func (r Relay) LogValue() slog.Value { return slog.StringValue(r.URL) }

@@ -30,11 +30,19 @@ var layers = []layer{
 		"github.com/fxamacker/cbor/v2",
 		"golang.org/x/time/rate",
 	}, otelAPI...)},
-	{dir: "mesh", own: []string{"keys", "witness", "metrics", "signaling", "internal"}, others: anything},
+	{dir: "turn", own: []string{"witness", "metrics", "internal"}, others: append([]string{
+		"github.com/pion/logging",
+		"github.com/pion/stun/v4",
+		"github.com/pion/transport/v5",
+		"github.com/pion/turn/v5",
+		"github.com/sony/gobreaker/v2",
+		"golang.org/x/time/rate",
+	}, otelAPI...)},
+	{dir: "mesh", own: []string{"keys", "witness", "metrics", "signaling", "turn", "internal"}, others: anything},
 	// Shared by the packages above and therefore below all of them: it imports
 	// none. A command in it, which nobody can import, may.
 	{dir: "internal", others: anything},
-	{dir: "examples", own: []string{"keys", "witness", "metrics", "signaling", "mesh", "internal"}, others: anything},
+	{dir: "examples", own: []string{"keys", "witness", "metrics", "signaling", "turn", "mesh", "internal"}, others: anything},
 }
 
 // anything allows every module.

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/infrafabric/agentmesh/internal/virtual"
-	"github.com/infrafabric/agentmesh/mesh"
+	"github.com/infrafabric/agentmesh/turn"
 )
 
 func serverName(i int) string { return fmt.Sprintf("s%d", i+1) }
@@ -51,13 +51,17 @@ func (r *relay) restart() {
 // choice goes into Config.Configure.
 type relays struct{ u *Universe }
 
-func (c relays) Pick(context.Context) (mesh.Relay, bool) {
+func (c relays) Rank(context.Context) (ranked []turn.Relay) {
 	c.u.line.mu.Lock() // relays are killed by the goroutine of the test
 	defer c.u.line.mu.Unlock()
 	for _, r := range c.u.ordered {
 		if !r.dead && !r.stopped {
-			return mesh.Relay{URL: r.running.URL(), Username: relayUser, Password: relayPassword}, true
+			ranked = append(ranked, turn.Relay{URL: r.running.URL(), Username: relayUser, Password: relayPassword})
 		}
 	}
-	return mesh.Relay{}, false
+	return ranked
 }
+
+func (relays) Changed() <-chan struct{} { return nil }
+
+func (relays) Doubt(turn.Relay) {}

@@ -1,0 +1,49 @@
+package turn
+
+import (
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/pion/stun/v4"
+)
+
+// Relay is a way to a TURN server, with the credential to use there now.
+type Relay struct {
+	// URL is where and how the server is reached (RFC 7065): "turn:host:port"
+	// or "turns:host:port" for TLS, with "?transport=udp" or "?transport=tcp".
+	// UDP is the default of turn, TCP that of turns, the ports are 3478 and 5349.
+	URL string
+	// Username and Password are a long-term credential (RFC 8489 §9.2). The
+	// password never shows in a log, an error or JSON.
+	Username string
+	Password string `json:"-"`
+	// Expires is when the credential ends, zero for never. An allocation that was
+	// made with it may outlive it, or not be refreshed: it is the server's choice.
+	Expires time.Time
+	// TLS is for "turns" URLs. Nil means the system's authorities and the host of
+	// the URL as the server's name.
+	TLS *tls.Config `json:"-"`
+}
+
+// Server returns the host of the URL in lower case: what tells one server from
+// another, by whatever protocol and port it is reached. It is "" for an invalid
+// URL.
+func (r Relay) Server() string {
+	u, err := stun.ParseURI(r.URL)
+	if err != nil {
+		return ""
+	}
+	return strings.ToLower(u.Host)
+}
+
+// String returns the URL alone.
+func (r Relay) String() string { return r.URL }
+
+// GoString returns the URL alone: %#v shows no password either.
+func (r Relay) GoString() string { return fmt.Sprintf("turn.Relay{URL: %q}", r.URL) }
+
+// LogValue returns the URL alone.
+func (r Relay) LogValue() slog.Value { return slog.StringValue(r.URL) }
