@@ -10,6 +10,7 @@ import (
 
 	"github.com/infrafabric/agentmesh/keys"
 	"github.com/infrafabric/agentmesh/signaling"
+	"github.com/infrafabric/agentmesh/turn"
 	"github.com/infrafabric/agentmesh/witness"
 )
 
@@ -20,6 +21,7 @@ import (
 //	offerer:  offer ─► wait for answer ─► open ─► hello ─► session
 //	answerer: answer ──────────────────► open ─► hello ─► session
 //	asker:    ask ─► until an offer comes, which is answered
+//	standby:  as the first two, with a wait before hello
 //
 // Until the connection opens each side repeats its description, unchanged and
 // by the next route, so a lost envelope costs half a second and a duplicate
@@ -34,6 +36,8 @@ type attempt struct {
 	why      Reason // the session is made
 	replaces bool   // the Peer had a session before
 	relayed  bool   // and the last was on a relay
+	beside   string // the server not to use: of a standby
+	shunned  []string
 	carrier  string // the neighbour through which the other side's envelope came
 	heard    string // the way by which it came: that one works
 
@@ -44,6 +48,7 @@ type attempt struct {
 	known  signaling.Hash          // ref, once it can be heard of
 	keyed  bool                    // an offer to one key
 	cancel context.CancelCauseFunc // ends the attempt
+	taking bool                    // it was a standby, and says hello now
 
 	opened  atomic.Bool       // the connection has opened
 	ref     signaling.Hash    // the offer's hash; names the negotiation
@@ -54,6 +59,13 @@ type attempt struct {
 	key   keys.PublicKey // the other side's
 	learn bool           // trust did not know the key: learn it after the hello
 	err   error          // why it failed; set before the loop hears of it
+
+	relay      *turn.Relay     // that this side uses, nil for none
+	relayWait  time.Duration   // for a direct path, before it is used
+	theirRelay string          // the server that the other side uses, "" for none
+	fellBack   bool            // no direct path was found in time
+	promoted   chan struct{}   // closed when a standby is to take over
+	hello      chan firstFrame // capacity 1: what a standby read; nil for others
 
 	outgoing []*signaling.Sealed // the description and the candidates after it
 
@@ -69,7 +81,7 @@ type attempt struct {
 func newAttempt(p *Peer, o order, offerer bool) *attempt {
 	return &attempt{
 		peer: p, order: o, offerer: offerer, started: time.Now(),
-		inbox: make(chan verified, attemptInbox), nudge: make(chan struct{}, 1),
+		inbox: make(chan verified, attemptInbox), nudge: make(chan struct{}, 1), promoted: make(chan struct{}),
 		localTypes: candidateTypes{}, remoteTypes: candidateTypes{},
 	}
 }
@@ -106,7 +118,11 @@ func (a *attempt) newConn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c, err := n.connector.New(cert, a.options(ctx))
+	o, err := a.options(ctx)
+	if err != nil {
+		return err
+	}
+	c, err := n.connector.New(cert, o)
 	if err != nil {
 		return err
 	}
@@ -118,24 +134,40 @@ func (a *attempt) newConn(ctx context.Context) error {
 
 // options says what the connection may use. A session that replaces another
 // takes what works soonest; one that tries the direct path has no relay to take.
-func (a *attempt) options(ctx context.Context) connOptions {
-	cfg := &a.peer.node.cfg
-	o := connOptions{relayWait: cfg.Paths.RelayAfter}
+func (a *attempt) options(ctx context.Context) (connOptions, error) {
+	paths := &a.peer.node.cfg.Paths
+	o := connOptions{relayWait: paths.RelayAfter, relayOnly: paths.RelayOnly}
 	if a.replaces {
 		o.relayWait = min(o.relayWait, replaceRelayWait)
 	}
-	if a.relayed {
+	if a.relayed || o.relayOnly {
 		o.relayWait = 0
 	}
-	if cfg.TURN == nil || a.why == ReasonDirectPath {
-		return o
+	a.relayWait = o.relayWait
+	switch {
+	case a.why == ReasonDirectPath && o.relayOnly:
+		return o, errNoDirectPath
+	case a.why == ReasonDirectPath:
+		return o, nil
+	case a.why == ReasonStandby && a.offerer:
+		a.relay = second(a.peer.node.rank(ctx), append(a.shunned, a.beside))
+		o.relayOnly = true // the direct path is another session's
+	default:
+		a.relay = choose(a.peer.node.rank(ctx), a.theirRelay, a.shunned)
 	}
-	ctx, cancel := context.WithTimeout(ctx, rankWait)
-	defer cancel()
-	if ranked := cfg.TURN.Rank(ctx); len(ranked) > 0 {
-		o.relay = &ranked[0]
+	if a.relay == nil && (o.relayOnly || a.why == ReasonStandby && a.theirRelay == "") {
+		return o, errNoRelay
 	}
-	return o
+	o.relay = a.relay
+	return o, nil
+}
+
+// relayName is the server that the attempt uses, "" for none.
+func (a *attempt) relayName() string {
+	if a.relay == nil {
+		return ""
+	}
+	return a.relay.Server()
 }
 
 // seal signs an envelope to the other side.
@@ -158,7 +190,7 @@ func (a *attempt) offer(ctx context.Context) (*signaling.Sealed, error) {
 		return nil, err
 	}
 	a.localTypes.addSDP(sdp)
-	env, err := a.seal(signaling.Offer, (&descriptionBody{SDP: sdp, Fingerprint: a.bind.localCert, Reason: a.why}).encode())
+	env, err := a.seal(signaling.Offer, a.describe(sdp))
 	if err != nil {
 		return nil, err
 	}
@@ -167,13 +199,17 @@ func (a *attempt) offer(ctx context.Context) (*signaling.Sealed, error) {
 	return env, nil
 }
 
+// describe is the body of this side's description.
+func (a *attempt) describe(sdp string) []byte {
+	return (&descriptionBody{SDP: sdp, Fingerprint: a.bind.localCert, Reason: a.why, Relay: a.relayName()}).encode()
+}
+
 // answer answers a verified offer.
-func (a *attempt) answer(ctx context.Context, offer *signaling.Sealed) (*signaling.Sealed, error) {
-	d, err := decodeDescription(offer.Body)
-	if err != nil {
-		return nil, err
+func (a *attempt) answer(ctx context.Context, offer *signaling.Sealed, d *descriptionBody) (*signaling.Sealed, error) {
+	a.theirRelay = d.Relay
+	if a.why == ReasonStandby && (!a.replaces || a.peer.node.cfg.Paths.StandbyAfter == Never) {
+		return nil, errNoStandby
 	}
-	a.why = d.Reason
 	if err := a.newConn(ctx); err != nil {
 		return nil, err
 	}
@@ -185,7 +221,7 @@ func (a *attempt) answer(ctx context.Context, offer *signaling.Sealed) (*signali
 		return nil, err
 	}
 	a.localTypes.addSDP(sdp)
-	env, err := a.seal(signaling.Answer, (&descriptionBody{SDP: sdp, Fingerprint: a.bind.localCert, Reason: a.why}).encode())
+	env, err := a.seal(signaling.Answer, a.describe(sdp))
 	if err != nil {
 		return nil, err
 	}
@@ -202,7 +238,7 @@ func (a *attempt) accept(e verified) error {
 	}
 	a.bind.answer = e.Hash()
 	a.bind.remoteInst, a.bind.remoteCert = e.Instance, d.Fingerprint
-	a.key, a.learn = e.Key, e.learn
+	a.key, a.learn, a.theirRelay = e.Key, e.learn, d.Relay
 	a.remoteTypes.addSDP(d.SDP)
 	a.answered = true
 	return a.conn.Accept(d.SDP)
@@ -218,6 +254,7 @@ func (a *attempt) connect(ctx context.Context, description *signaling.Sealed) er
 		timer      = time.NewTimer(wait)
 		candidates = a.conn.Candidates()
 		early      []verified // candidates that overtook the answer
+		fallback   = a.fallback()
 	)
 	defer timer.Stop()
 	a.outgoing = []*signaling.Sealed{description}
@@ -247,6 +284,8 @@ func (a *attempt) connect(ctx context.Context, description *signaling.Sealed) er
 			if err := a.sendCandidates(ctx, c, candidates, round); err != nil {
 				return err
 			}
+		case <-fallback:
+			a.fallBack(ctx)
 		case e := <-a.inbox:
 			a.heard, a.carrier = e.via, e.carrier
 			switch e.Kind {
@@ -262,6 +301,7 @@ func (a *attempt) connect(ctx context.Context, description *signaling.Sealed) er
 					a.addCandidates(c)
 				}
 				early = nil
+				fallback = a.fallback()
 			case signaling.Candidate:
 				if a.answered {
 					a.addCandidates(e)
@@ -279,15 +319,18 @@ func (a *attempt) connect(ctx context.Context, description *signaling.Sealed) er
 	}
 }
 
-// establish runs from the description to the verified hello.
-func (a *attempt) establish(ctx context.Context, description *signaling.Sealed) (*session, *helloBody, error) {
-	if err := a.connect(ctx, description); err != nil {
-		return nil, nil, err
-	}
-	a.connectedPath = true
-	a.opened.Store(true)
+// establish runs from the open connection to the verified hello.
+func (a *attempt) establish(ctx context.Context) (*session, *helloBody, error) {
 	s := newSession(a.peer.node, a.peer.led, a.conn, a.order)
-	s.bind, s.remoteKey, s.peer, s.why = a.bind, a.key, a.peer, a.why
+	s.bind, s.remoteKey, s.peer, s.why, s.first = a.bind, a.key, a.peer, a.why, a.hello
+	s.own, s.fellBack = a.relay, a.fellBack
+	if a.why == ReasonStandby {
+		// Trust may have ended while it waited.
+		claim := keys.Claim{ID: a.peer.id, Key: a.key, Time: time.Now()}
+		if err := checkTrust(ctx, a.peer.node.cfg.Trust, claim); err != nil {
+			return nil, nil, err
+		}
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	a.peer.work.Go(func() { a.heed(ctx, cancel) })
@@ -367,10 +410,31 @@ func (a *attempt) relayStory() string {
 		return "no relay is configured"
 	case a.why == ReasonDirectPath:
 		return "only a direct path was tried"
+	case a.relay == nil:
+		return "there was no relay to use"
 	case a.localTypes["relay"] == 0:
-		return "no relay gave an address"
+		return a.relayName() + " gave no address"
 	}
-	return "the relay did not help"
+	return "the relay " + a.relayName() + " did not help"
+}
+
+// fallback is when the attempt takes a relay, if there is one: this side's or the
+// other's. It never does so before it has heard of the other side.
+func (a *attempt) fallback() <-chan time.Time {
+	if !a.answered || a.relay == nil && a.theirRelay == "" || a.why == ReasonStandby || a.peer.node.cfg.Paths.RelayOnly {
+		return nil
+	}
+	return time.After(a.relayWait)
+}
+
+// fallBack tells that no direct path was found in time.
+func (a *attempt) fallBack(ctx context.Context) {
+	a.fellBack = true
+	server := a.relayName()
+	if server == "" {
+		server = a.theirRelay
+	}
+	a.peer.node.obs.fallback(ctx, a.peer.id, server)
 }
 
 // errAttemptTimeout is the cause of an attempt's context after attemptTimeout.

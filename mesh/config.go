@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 
 	"github.com/pion/transport/v5"
@@ -58,6 +59,14 @@ type Config struct {
 	// buffers where it grants them. When a Net has loopback interfaces only,
 	// loopback addresses are offered to peers, otherwise never.
 	Net transport.Net
+	// TCP uses TCP candidates as well (RFC 6544), for networks that block UDP: what
+	// the other agent announces is dialled, by the operating system's network
+	// whatever Net is. Default: UDP only, and TCP only to relays.
+	TCP bool
+	// TCPListener is where other agents reach this one by TCP; it implies TCP. The
+	// Node closes it, as does a Listen that fails. Its address must be one that Net has, or unspecified.
+	// Default: none.
+	TCPListener net.Listener
 	// NetworkChanged blocks until the machine's network has changed, or ctx
 	// ends, and is called again and again. Every Peer then makes a new session
 	// at once. Default: what the operating system tells of its interfaces and
@@ -118,6 +127,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Paths, err = c.Paths.withDefaults(); err != nil {
 		return c, err
+	}
+	if c.Paths.RelayOnly && c.TURN == nil {
+		return c, &ConfigError{"Paths.RelayOnly", "needs a TURN"}
 	}
 	if c.HTTPClient == nil {
 		c.HTTPClient = http.DefaultClient

@@ -3,6 +3,7 @@ package mesh
 import (
 	"context"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/pion/transport/v5"
@@ -34,6 +35,8 @@ type conn interface {
 	Opened() <-chan struct{}
 	// Done is closed when the connection has died or was closed.
 	Done() <-chan struct{}
+	// Quiet is closed when nothing has come from the other side for some seconds.
+	Quiet() <-chan struct{}
 	// RemoteCertificate is the DER certificate that the other side presented;
 	// valid once opened.
 	RemoteCertificate() []byte
@@ -63,17 +66,22 @@ type conn interface {
 // connector makes connections.
 type connector interface {
 	New(cert *keys.Certificate, o connOptions) (conn, error)
+	// Close ends what the connector has started, after its connections.
+	Close() error
 }
 
 // connOptions is what differs from one connection to the next.
 type connOptions struct {
 	relay     *turn.Relay   // to gather a candidate from; nil for none
 	relayWait time.Duration // for a direct path, before the relay is taken
+	relayOnly bool          // no other candidates
 }
 
 // connectorConfig is what a connector needs of the Config.
 type connectorConfig struct {
-	stun []string
-	net  transport.Net
-	log  *slog.Logger
+	stun     []string
+	net      transport.Net
+	tcp      bool         // TCP candidates are used
+	listener net.Listener // and accepted here; may be nil
+	log      *slog.Logger
 }

@@ -142,7 +142,7 @@
 //	[version uint 1, from instance bstr 16, to instance bstr 16,
 //	 offer hash bstr 32, answer hash bstr 32,
 //	 own certificate bstr 32, certificate seen bstr 32 (SHA-256 of the DER),
-//	 window uint, state uint, [* position], [* ability tstr]]
+//	 window uint, state uint, [* position], relay tstr, [* ability tstr]]
 //
 // and its signature is over [keys.Statement]{Domain: "agentmesh/v1 hello", Mesh,
 // From, To, Body}. Window is the credit of a flow that no position names.
@@ -180,7 +180,7 @@
 // Offers, answers, candidates and rejects are envelopes of package signaling;
 // their bodies are CBOR arrays:
 //
-//	offer, answer  [SDP tstr, certificate bstr 32 (SHA-256), reason uint]
+//	offer, answer  [SDP tstr, certificate bstr 32 (SHA-256), reason uint, relay tstr]
 //	ask            [reason uint]
 //	candidate      [[* candidate tstr]]
 //	reject         [code uint (1 untrusted, 2 replaced, 3 busy), text tstr]

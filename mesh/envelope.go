@@ -15,6 +15,7 @@ type (
 		SDP         string
 		Fingerprint keys.Fingerprint // of the author's DTLS certificate
 		Reason      Reason           // why the session is made; an answer repeats it
+		Relay       string           // the TURN server that the author uses, "" for none
 	}
 	// askBody says why its author wants an offer.
 	askBody struct{ Reason Reason }
@@ -68,8 +69,8 @@ func (e *rejectedError) Unwrap() error {
 func (e *rejectedError) final() bool { return e.code == rejectUntrusted || e.code == rejectReplaced }
 
 func (d *descriptionBody) encode() []byte {
-	b := cbor.AppendBytes(cbor.AppendText(cbor.AppendArray(nil, 3), d.SDP), d.Fingerprint[:])
-	return cbor.AppendUint(b, uint64(d.Reason))
+	b := cbor.AppendBytes(cbor.AppendText(cbor.AppendArray(nil, 4), d.SDP), d.Fingerprint[:])
+	return cbor.AppendText(cbor.AppendUint(b, uint64(d.Reason)), d.Relay)
 }
 
 func (a *askBody) encode() []byte {
@@ -133,10 +134,10 @@ func bodyDone(r *cbor.Reader) error {
 // would override a media-level one: RFC 8122 §5.)
 func decodeDescription(b []byte) (*descriptionBody, error) {
 	r := cbor.NewReader(b)
-	r.Array(3)
+	r.Array(4)
 	d := &descriptionBody{SDP: r.Text(maxSDP)}
 	r.Fixed(d.Fingerprint[:])
-	d.Reason = readReason(r)
+	d.Reason, d.Relay = readReason(r), r.Text(maxRelayName)
 	if err := bodyDone(r); err != nil {
 		return nil, err
 	}

@@ -25,6 +25,8 @@ type lines struct {
 	all []*line
 }
 
+func (*lines) Close() error { return nil }
+
 func (l *lines) New(cert *keys.Certificate, _ connOptions) (conn, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -83,6 +85,7 @@ func (c *line) Answer(context.Context, string) (string, error) {
 }
 func (c *line) Accept(string) error          { return nil }
 func (c *line) Candidates() <-chan string    { return c.candidates }
+func (c *line) Quiet() <-chan struct{}       { return nil }
 func (c *line) Opened() <-chan struct{}      { return c.opened }
 func (c *line) Done() <-chan struct{}        { return c.done }
 func (c *line) RemoteCertificate() []byte    { return c.remote }

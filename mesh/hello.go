@@ -29,11 +29,12 @@ type helloBody struct {
 	Window       uint64           // credit of a flow that Positions does not name
 	State        uint64           // names the author's memory: another value, and it has forgotten
 	Positions    []position       // of the author as receiver of ToInstance's flows
+	Relay        string           // the TURN server of the author's end of the path, "" for none
 	Abilities    []string         // optional features; unknown ones are ignored
 }
 
 func (h *helloBody) encode() []byte {
-	b := cbor.AppendUint(cbor.AppendArray(nil, 11), helloVersion)
+	b := cbor.AppendUint(cbor.AppendArray(nil, 12), helloVersion)
 	b = cbor.AppendBytes(b, h.FromInstance[:])
 	b = cbor.AppendBytes(b, h.ToInstance[:])
 	b = cbor.AppendBytes(b, h.Offer[:])
@@ -43,6 +44,7 @@ func (h *helloBody) encode() []byte {
 	b = cbor.AppendUint(b, h.Window)
 	b = cbor.AppendUint(b, h.State)
 	b = appendPositions(b, h.Positions)
+	b = cbor.AppendText(b, h.Relay)
 	b = cbor.AppendArray(b, len(h.Abilities))
 	for _, a := range h.Abilities {
 		b = cbor.AppendText(b, a)
@@ -52,7 +54,7 @@ func (h *helloBody) encode() []byte {
 
 func decodeHelloBody(b []byte) (*helloBody, error) {
 	r := cbor.NewReader(b)
-	r.Array(11)
+	r.Array(12)
 	if v := r.Uint(); r.Err() == nil && v != helloVersion {
 		return nil, &VersionError{Format: "hello", Ours: strconv.Itoa(helloVersion), Theirs: strconv.FormatUint(v, 10)}
 	}
@@ -63,6 +65,7 @@ func decodeHelloBody(b []byte) (*helloBody, error) {
 	h.Window = r.UintMax(maxOffset)
 	h.State = r.Uint()
 	h.Positions = readPositions(r)
+	h.Relay = r.Text(maxRelayName)
 	for range r.ArrayMax(maxAbilities) {
 		h.Abilities = append(h.Abilities, r.Text(maxAbility))
 	}
@@ -85,7 +88,7 @@ type binding struct {
 }
 
 // signHello returns the first frame of a session.
-func signHello(id *keys.Identity, b binding, window, state uint64, pos []position) ([]byte, error) {
+func signHello(id *keys.Identity, b binding, window, state uint64, pos []position, relay string) ([]byte, error) {
 	h := helloBody{
 		FromInstance: b.localInst,
 		ToInstance:   b.remoteInst,
@@ -96,6 +99,7 @@ func signHello(id *keys.Identity, b binding, window, state uint64, pos []positio
 		Window:       window,
 		State:        state,
 		Positions:    pos,
+		Relay:        relay,
 	}
 	body := h.encode()
 	sig, err := id.Sign(helloStatement(b.mesh, b.local, b.remote, body))

@@ -749,6 +749,7 @@ func (*deadConn) AddCandidate(string) error                      { return net.Er
 func (*deadConn) Queued() uint64                                 { return 0 }
 func (*deadConn) Packets() (sent, received uint64)               { return 0, 0 }
 func (*deadConn) Candidates() <-chan string                      { return nil }
+func (*deadConn) Quiet() <-chan struct{}                         { return nil }
 func (*deadConn) Opened() <-chan struct{}                        { return nil }
 func (c *deadConn) Done() <-chan struct{}                        { return c.done }
 func (*deadConn) RemoteCertificate() []byte                      { return nil }

@@ -61,6 +61,10 @@ const (
 	maxAbilities = 32
 	maxAbility   = 64
 
+	// maxRelayName is the longest name of a TURN server in a description or a
+	// hello, in bytes, as in the DNS. A longer one is refused.
+	maxRelayName = 255
+
 	// maxSDP is the largest session description accepted, in bytes.
 	maxSDP = 16 << 10
 	// maxRemoteCandidates is how many candidates of one session's other side
@@ -200,6 +204,23 @@ const (
 	// networkPauseMost, until there was none for as long as that.
 	networkPause     = 200 * time.Millisecond
 	networkPauseMost = 5 * time.Second
+	// shunFor is how long a Peer prefers other relays to one by which it did not
+	// get through; maxShunned is how many it remembers, further ones are not.
+	shunFor    = 30 * time.Second
+	maxShunned = 64
+	// standbyPause is between two attempts at a standby session; each failure
+	// doubles it, up to standbyPauseMost.
+	standbyPause     = 2 * time.Second
+	standbyPauseMost = 2 * time.Minute
+	// promotionLeast is how long a standby session may take at least to answer the
+	// hello with which it takes over, promotionMost at most; in between it is four
+	// round trips. Then another session is made.
+	promotionLeast = 750 * time.Millisecond
+	promotionMost  = 3 * time.Second
+	// renewPause is between two attempts to leave a relay that is no longer offered
+	// or whose credential ends.
+	renewPause = 30 * time.Second
+
 	// rankWait is how long Relays.Rank may take before the session is made
 	// without a relay.
 	rankWait = time.Second
@@ -242,6 +263,17 @@ const (
 	// maxRTT is the longest round trip believed; the other side has a say in
 	// what is measured.
 	maxRTT = 30 * time.Second
+
+	// relayWriteWait is how long a stream to a relay may take a packet; then it is
+	// closed.
+	relayWriteWait = 2 * time.Second
+	// maxTCPConns is how many connections Config.TCPListener has open at a time;
+	// further ones are closed at once.
+	maxTCPConns = 4096
+	// tcpReadQueue is how many packets wait on one of them, tcpWriteBuffer how many
+	// bytes; what does not fit is dropped, and SCTP repeats it.
+	tcpReadQueue   = 64
+	tcpWriteBuffer = 4 << 20
 
 	// linger is how long a closing session may take to hand over what was
 	// written to it, the goodbye above all.

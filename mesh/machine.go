@@ -201,6 +201,21 @@ func (m *machine) hint(now time.Time, busy bool) (st step) {
 	return st
 }
 
+// relayReturned: a relay that did not answer works again, as this side has seen
+// itself.
+func (m *machine) relayReturned(busy bool) (st step) {
+	switch {
+	case busy:
+	case m.state == StateUnreachable || m.state == StateRecovering:
+		m.comeback(&st)
+	case m.state == StateSuspect:
+		st.try(m.reason)
+	case m.state == StateConnecting && (m.met || m.dialling):
+		st.try(m.reason)
+	}
+	return st
+}
+
 // comeback begins an attempt that does not count.
 func (m *machine) comeback(st *step) {
 	if m.state == StateUnreachable {

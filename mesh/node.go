@@ -117,7 +117,8 @@ func Listen(ctx context.Context, cfg Config) (*Node, error) {
 		}
 		return fmt.Errorf("mesh: listen: %w", err)
 	}
-	conns, err := newWebRTCConnector(connectorConfig{stun: n.cfg.STUN, net: n.cfg.Net, log: n.log})
+	conns, err := newWebRTCConnector(connectorConfig{stun: n.cfg.STUN, net: n.cfg.Net,
+		tcp: n.cfg.TCP, listener: n.cfg.TCPListener, log: n.log})
 	if err != nil {
 		return nil, undo(err)
 	}
@@ -126,7 +127,7 @@ func Listen(ctx context.Context, cfg Config) (*Node, error) {
 		HTTPClient: n.cfg.HTTPClient, Logger: n.log, Recorder: n.cfg.Recorder, Metrics: n.obs.ins,
 	})
 	if err != nil {
-		return nil, undo(err)
+		return nil, undo(errors.Join(err, conns.Close()))
 	}
 	n.run(conns, client)
 	if err := client.WaitReady(ctx); err != nil {
@@ -178,6 +179,9 @@ func (n *Node) run(c connector, s signaler) {
 	n.work.Go(n.watchTrust)
 	if n.cfg.NetworkChanged != nil {
 		n.work.Go(n.watchNetwork)
+	}
+	if n.cfg.TURN != nil {
+		n.work.Go(n.watchRelays)
 	}
 }
 
@@ -242,6 +246,9 @@ func (n *Node) leave(peers []*Peer) {
 		n.log.Debug("close signaling", "error", err)
 	}
 	n.work.Wait()
+	if err := n.connector.Close(); err != nil {
+		n.log.Debug("close connector", "error", err)
+	}
 	if n.closeNet != nil {
 		if err := n.closeNet(); err != nil {
 			n.log.Debug("close network watch", "error", err)

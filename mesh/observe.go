@@ -52,14 +52,16 @@ func (o *observer) sdpEvent(ctx context.Context, name witness.Name, peer, hash s
 }
 
 // attemptEnded counts an attempt, when it has ended. One that was given up for
-// another, and one that tried a direct path beside a relay that works, have not
-// failed: rates of success would say that something is wrong.
+// another, and one that tried a direct path or a standby beside a session that works,
+// have not failed: rates of success would say that something is wrong.
 func (o *observer) attemptEnded(ctx context.Context, a *attempt, err error) {
 	switch {
 	case err == nil:
 		o.ins.ConnectionsEstablished.Add(ctx, 1)
-		o.ins.Establishment.Record(ctx, time.Since(a.started).Seconds())
-	case errors.Is(err, errSuperseded) || a.why == ReasonDirectPath:
+		if a.why != ReasonStandby {
+			o.ins.Establishment.Record(ctx, time.Since(a.started).Seconds())
+		}
+	case errors.Is(err, errSuperseded) || a.why == ReasonDirectPath || a.why == ReasonStandby:
 		o.log.Debug("attempt given up", "peer", a.peer.id, "reason", a.why.String(), "error", err)
 		return
 	default:
@@ -70,12 +72,29 @@ func (o *observer) attemptEnded(ctx context.Context, a *attempt, err error) {
 }
 
 func (o *observer) established(ctx context.Context, s *session) {
-	local, remote := s.conn.Path()
-	o.log.Info("session established", "peer", s.bind.remote, "local", local, "remote", remote)
+	path := s.path()
+	o.log.Info("session established", "peer", s.bind.remote, "path", path.String(), "relay", s.relay)
 	o.event(ctx, witness.WebRTCCertValidated, s.bind.remote, witness.Info, nil)
 	o.event(ctx, witness.DataChannelOpen, s.bind.remote, witness.Info, nil)
 	o.event(ctx, witness.WebRTCSessionEstablished, s.bind.remote, witness.Info,
-		map[string]any{"local_candidate": local, "remote_candidate": remote})
+		map[string]any{"local_candidate": path.Local, "remote_candidate": path.Remote})
+	if s.relay == "" {
+		return
+	}
+	relay := map[string]any{"server": s.relay}
+	o.event(ctx, witness.TURNConnectionDetected, s.bind.remote, witness.Info, relay)
+	if s.fellBack {
+		o.event(ctx, witness.TURNFallbackSuccessful, s.bind.remote, witness.Info, relay)
+	}
+	if !s.node.cfg.Paths.RelayOnly {
+		o.ins.TURNFallback.Add(ctx, 1)
+	}
+}
+
+// fallback tells that no direct path was found in time.
+func (o *observer) fallback(ctx context.Context, peer, server string) {
+	o.log.Info("no direct path in time", "peer", peer, "relay", server)
+	o.event(ctx, witness.TURNFallbackInitiated, peer, witness.Info, map[string]any{"server": server})
 }
 
 // change tells of a change of a Peer's state, or of what it does about a
@@ -193,7 +212,7 @@ func (o *observer) security(ctx context.Context, name witness.Name, peer, via st
 
 func (o *observer) roundTrip(ctx context.Context, s *session, rtt time.Duration) {
 	kind := "p2p"
-	if local, remote := s.conn.Path(); local == "relay" || remote == "relay" {
+	if s.relay != "" {
 		kind = "relay"
 	}
 	o.ins.RTT.Record(ctx, float64(rtt)/float64(time.Millisecond), metric.WithAttributes(metrics.ConnectionType.String(kind)))

@@ -61,6 +61,9 @@ type Peer struct {
 	lastGen   uint64         // highest generation seen or used
 	lastErr   error          // why the last attempt or session ended
 	relayed   bool           // the last session that carried messages was on a relay
+	spare     standby        // the session beside one on a relay
+	renew     time.Time      // when the session is replaced for its relay; zero for never
+	shun      shunned        // relays that did not help lately
 	keyless   bool           // the next offer is to the name, whatever its key
 	replyCode goodbyeCode    // what goodbye will say
 	lost      []string       // IDs given up when the Peer ended
@@ -79,6 +82,7 @@ func newPeer(n *Node, id string, led *ledger, tenancy int) *Peer {
 		stopped: make(chan struct{}),
 		ended:   make(chan struct{}),
 		up:      make(chan struct{}),
+		shun:    shunned{},
 	}
 	p.ctx, p.cancel = context.WithCancelCause(context.Background())
 	p.changes.add(Change{Time: time.Now(), From: StateConnecting, State: StateConnecting})

@@ -20,13 +20,19 @@ func (p *Peer) dial() { p.do(p.machine.dial(p.busy())) }
 // a session at one time make one.
 func (p *Peer) try(why Reason) {
 	switch {
+	case p.promote(why):
 	case p.machine.met && p.lesser():
 		if !p.busy() {
 			p.startAsk(why)
 		}
-	case !slices.ContainsFunc(p.attempts, func(a *attempt) bool { return a.offerer }):
-		p.startOffer(why)
+	case !p.offering():
+		p.startOffer(why, "")
 	}
+}
+
+// offering reports whether an offer is under way that makes the next session.
+func (p *Peer) offering() bool {
+	return slices.ContainsFunc(p.attempts, func(a *attempt) bool { return a.offerer && !a.standby() })
 }
 
 // lesser reports whether the other side's key is the greater one.
@@ -52,6 +58,7 @@ func (p *Peer) address() func(context.Context) keys.PublicKey {
 func (p *Peer) newAttempt(o order, offerer bool, why Reason) *attempt {
 	a := newAttempt(p, o, offerer)
 	a.why, a.replaces, a.relayed = why, p.machine.met, p.relayed
+	a.shunned = p.shun.list(time.Now())
 	return a
 }
 
@@ -68,10 +75,12 @@ func (p *Peer) lastKnown() uint64 {
 	return p.lastGen
 }
 
-// startOffer begins an attempt with an offer of our own.
-func (p *Peer) startOffer(why Reason) {
+// startOffer begins an attempt with an offer of our own; beside is the server that
+// it shall not use if it is for a standby session.
+func (p *Peer) startOffer(why Reason, beside string) {
 	p.lastGen = max(p.lastKnown()+1, uint64(time.Now().UnixMilli()))
 	a := p.newAttempt(order{p.lastGen, p.node.cfg.Identity.PublicKey()}, true, why)
+	a.beside = beside
 	address := p.address()
 	p.begin(a, func(ctx context.Context) (*signaling.Sealed, error) {
 		a.key = address(ctx)
@@ -104,12 +113,20 @@ func (p *Peer) startAsk(why Reason) {
 
 // startAnswer begins an attempt that answers a verified offer.
 func (p *Peer) startAnswer(offer verified) {
-	a := p.newAttempt(order{offer.Generation, offer.Key}, false, ReasonDial)
+	d, malformed := decodeDescription(offer.Body)
+	why := ReasonDial
+	if malformed == nil {
+		why = d.Reason
+	}
+	a := p.newAttempt(order{offer.Generation, offer.Key}, false, why)
 	a.carrier, a.heard = offer.carrier, offer.via
 	a.key, a.ref, a.known, a.learn = offer.Key, offer.Hash(), offer.Hash(), offer.learn
 	a.answers = offer.Sealed
 	p.begin(a, func(ctx context.Context) (*signaling.Sealed, error) {
-		env, err := a.answer(ctx, offer.Sealed)
+		if malformed != nil {
+			return nil, malformed
+		}
+		env, err := a.answer(ctx, offer.Sealed, d)
 		if err != nil {
 			return nil, err
 		}
@@ -126,8 +143,6 @@ func (p *Peer) begin(a *attempt, describe func(context.Context) (*signaling.Seal
 	a.cancel = cancel
 	p.work.Go(func() {
 		defer cancel(nil)
-		ctx, stop := context.WithTimeoutCause(ctx, attemptTimeout, errAttemptTimeout)
-		defer stop()
 		s, err := p.negotiate(ctx, a, describe)
 		p.node.obs.attemptEnded(p.node.ctx, a, err)
 		if err != nil {
@@ -137,41 +152,40 @@ func (p *Peer) begin(a *attempt, describe func(context.Context) (*signaling.Seal
 			} else {
 				p.decline(s, err)
 			}
-			if a.answers != nil && p.ctx.Err() != nil && !errors.Is(err, errSuperseded) {
-				// The Peer has closed under its offer. The other side need not
-				// wait for an answer until its time is over.
+			// The other side need not wait for an answer until its time is over.
+			switch {
+			case a.answers == nil || errors.Is(err, errSuperseded):
+			case p.ctx.Err() != nil:
 				p.node.refuse(refusalOf(a.answers), rejectBusy, "closing")
+			case unwilling(err):
+				p.node.refuse(refusalOf(a.answers), rejectBusy, err.Error())
 			}
 			if !p.post(func() { p.attemptFailed(a) }) && !errors.Is(err, errSuperseded) {
 				p.note(a.story())
 			}
 			return
 		}
-		stop()
 		p.serve(s)
 	})
 }
 
-// negotiate takes an attempt to an attached session.
+// negotiate takes an attempt to an attached session. A standby has the time of an
+// attempt for its connection, and another for its hello when it is wanted.
 func (p *Peer) negotiate(ctx context.Context, a *attempt, describe func(context.Context) (*signaling.Sealed, error)) (*session, error) {
-	turns := p.node.answers
-	if a.offerer {
-		turns = p.node.turns
-	}
-	select {
-	case turns <- struct{}{}:
-		defer func() { <-turns }()
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	env, err := describe(ctx)
-	if err != nil {
+	limited, stop := context.WithTimeoutCause(ctx, attemptTimeout, errAttemptTimeout)
+	defer stop()
+	if err := p.open(limited, a, describe); err != nil {
 		return nil, err
 	}
-	if err := a.announce(env); err != nil {
-		return nil, err
+	if a.why == ReasonStandby {
+		if err := p.hold(ctx, a); err != nil {
+			return nil, err
+		}
+		taking, stop := context.WithTimeoutCause(ctx, p.promotionTime(), errPromotion)
+		defer stop()
+		limited = taking
 	}
-	s, h, err := a.establish(ctx, env)
+	s, h, err := a.establish(limited)
 	if err != nil {
 		return nil, err
 	}
@@ -189,6 +203,33 @@ func (p *Peer) negotiate(ctx context.Context, a *attempt, describe func(context.
 		}
 	}
 	return s, err
+}
+
+// open takes an attempt to an open connection, when it is its turn.
+func (p *Peer) open(ctx context.Context, a *attempt, describe func(context.Context) (*signaling.Sealed, error)) error {
+	turns := p.node.answers
+	if a.offerer {
+		turns = p.node.turns
+	}
+	select {
+	case turns <- struct{}{}:
+		defer func() { <-turns }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	env, err := describe(ctx)
+	if err != nil {
+		return err
+	}
+	if err := a.announce(env); err != nil {
+		return err
+	}
+	if err := a.connect(ctx, env); err != nil {
+		return err
+	}
+	a.connectedPath = true
+	a.opened.Store(true)
+	return nil
 }
 
 // decline ends a session whose hello was verified and which the Peer did not
@@ -268,7 +309,7 @@ func (p *Peer) attach(a *attempt, s *session, h *helloBody) error {
 		if p.machine.met {
 			p.node.obs.replaced(s.why)
 		}
-		p.relayed = s.path().Relayed()
+		p.moved(s)
 		p.do(p.machine.attached(time.Now(), s.why, p.relayed))
 		p.settle(nil)
 	}
@@ -280,6 +321,14 @@ func (p *Peer) attach(a *attempt, s *session, h *helloBody) error {
 		p.node.log.Debug("echo", "peer", p.id, "error", err) // its reader will see
 	}
 	return nil
+}
+
+// moved takes note of the path of the session that carries the messages now.
+func (p *Peer) moved(s *session) {
+	now := time.Now()
+	p.relayed, p.renew = s.relay != "", time.Time{}
+	delete(p.shun, s.relay)
+	p.planStandby(s, now)
 }
 
 // retire closes a session that a higher one has taken over from, after a
@@ -302,6 +351,10 @@ func (p *Peer) giveUp(which func(*attempt) bool) {
 		gone := which(a)
 		if gone {
 			a.cancel(errSuperseded)
+			if p.spare.held == a {
+				p.spare.held = nil
+				p.spare.failed(time.Now())
+			}
 		}
 		return gone
 	})
@@ -328,6 +381,11 @@ func (p *Peer) attemptFailed(a *attempt) {
 	if errors.Is(a.err, errSuperseded) {
 		return
 	}
+	if a.standby() {
+		p.standbyFailed(a)
+		return
+	}
+	p.blame(a)
 	p.lastErr = a.err
 	p.note(a.story())
 	var r *rejectedError
@@ -353,6 +411,9 @@ var (
 	errSuperseded = errors.New("given up for another session or attempt")
 	// errAnswersAgain ends calls of Replace when the session in doubt is well.
 	errAnswersAgain = errors.New("the session before answers again")
+	// errPromotion is the cause of a standby session's context when its hello is not
+	// answered.
+	errPromotion = errors.New("the standby session did not answer")
 	// errIncomingFailed ends a Peer that the other side began and nobody dialled.
 	errIncomingFailed = errors.New("the other side's attempt failed")
 	// errAbandoned ends a Peer whose dialers have all given up.

@@ -48,6 +48,8 @@ func (p *Peer) nextWake() time.Time {
 		}
 	}
 	sooner(p.machine.next())
+	sooner(p.standbyDue())
+	sooner(p.renew)
 	if p.deferred != nil {
 		sooner(p.deferred.at)
 	}
@@ -110,6 +112,12 @@ func (p *Peer) wake(now time.Time) {
 			p.node.probe()
 		}
 	}
+	if !p.renew.IsZero() && !now.Before(p.renew) {
+		p.renewRelay(now)
+	}
+	if due := p.standbyDue(); !due.IsZero() && !now.Before(due) {
+		p.offerStandby()
+	}
 	if next := p.machine.next(); !next.IsZero() && !now.Before(next) {
 		p.do(p.machine.wake(now, p.busy()))
 	}
@@ -134,6 +142,7 @@ func (p *Peer) assess(now time.Time, top *session) {
 		return
 	}
 	top.doubted.Store(true)
+	p.doubtRelay(top)
 	p.do(p.machine.doubted(top.answered(), why, p.busy()))
 }
 
@@ -142,14 +151,17 @@ func (p *Peer) answers(s *session) {
 	if s != p.top() || s.doubted.Load() {
 		return // it is doubted again already, and its next answer will be told
 	}
+	delete(p.shun, s.relay)
 	p.do(p.machine.answers(time.Now(), p.busy()))
 	if p.machine.state == StateConnected {
 		p.settle(errAnswersAgain) // no session is on its way to who waits for one
 	}
 }
 
-// busy reports whether an attempt is under way.
-func (p *Peer) busy() bool { return len(p.attempts) > 0 }
+// busy reports whether an attempt is under way for the next session.
+func (p *Peer) busy() bool {
+	return slices.ContainsFunc(p.attempts, func(a *attempt) bool { return !a.standby() })
+}
 
 // top returns the session that carries the messages, nil when there is none: a
 // retired one may be left when a higher one died, but nothing goes back to it.
@@ -187,7 +199,7 @@ func (p *Peer) do(st step) {
 		// One that has opened may have made a session of it at the other side;
 		// only a change of the network makes it pointless all the same.
 		p.giveUp(func(a *attempt) bool {
-			gone := !a.opened.Load() || st.why == ReasonNetwork
+			gone := !a.opened.Load() && !a.standby() || st.why == ReasonNetwork
 			if gone {
 				p.withdraw(a)
 			}
@@ -323,6 +335,7 @@ func (p *Peer) sessionEnded(s *session, err error) {
 	p.work.Go(func() { s.conn.Close() })
 	if wasTop {
 		// A lower session may be left, but a sender never goes back to one.
+		p.doubtRelay(s)
 		p.do(p.machine.lost(s.answered(), p.busy()))
 	}
 }

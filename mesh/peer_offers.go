@@ -2,7 +2,6 @@ package mesh
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/infrafabric/agentmesh/signaling"
@@ -66,8 +65,7 @@ func (p *Peer) offered(v verified) {
 		p.node.refuse(refusalOf(v.Sealed), rejectBusy, "too many negotiations")
 		return
 	}
-	own := slices.ContainsFunc(p.attempts, func(a *attempt) bool { return a.offerer })
-	if own && len(p.sessions) == 0 && p.node.cfg.Identity.PublicKey().Compare(v.Key) > 0 {
+	if p.offering() && len(p.sessions) == 0 && p.node.cfg.Identity.PublicKey().Compare(v.Key) > 0 {
 		// Glare: both sides offered, and the greater key's offer wins. The
 		// other side answers it, unless it never arrives.
 		p.deferred = &deferredOffer{v: v, at: time.Now().Add(glareWait)}
@@ -99,7 +97,7 @@ func (p *Peer) asked(v verified) {
 		return
 	}
 	for _, a := range p.attempts {
-		if a.offerer && a.order.generation > v.Generation {
+		if a.offerer && !a.standby() && a.order.generation > v.Generation {
 			a.repeat()
 			return
 		}
@@ -112,15 +110,15 @@ func (p *Peer) asked(v verified) {
 		// It had this agent as a Peer, which this process knows nothing of: an
 		// offer answers as it would a dial.
 		if !p.busy() {
-			p.startOffer(body.Reason)
+			p.startOffer(body.Reason, "")
 		}
 		return
 	}
 	// The other side has no use for what is under way.
 	p.giveUp(func(a *attempt) bool { return a.offerer && !a.opened.Load() })
 	p.do(p.machine.wants(body.Reason, p.busy()))
-	if p.node.cfg.Identity.PublicKey().Compare(v.Key) > 0 && !slices.ContainsFunc(p.attempts, func(a *attempt) bool { return a.offerer }) {
-		p.startOffer(body.Reason) // asked for by name, whatever the machine waits for
+	if p.node.cfg.Identity.PublicKey().Compare(v.Key) > 0 && !p.offering() {
+		p.startOffer(body.Reason, "") // asked for by name, whatever the machine waits for
 	}
 }
 
@@ -158,13 +156,13 @@ func (p *Peer) absent(ref signaling.Hash, server string) {
 		}
 		p.note(fmt.Sprintf("%s is not registered at %s", p.id, server))
 		s := p.machine.state
-		if a.keyed && !a.opened.Load() && s != StateConnected && s != StateReplacing {
+		if a.keyed && !a.opened.Load() && !a.standby() && s != StateConnected && s != StateReplacing {
 			p.keyless = true
 			p.giveUp(func(x *attempt) bool { return x == a })
 			if a.asks {
 				p.startAsk(a.why)
 			} else {
-				p.startOffer(a.why)
+				p.startOffer(a.why, "")
 			}
 		}
 		return

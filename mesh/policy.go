@@ -79,6 +79,11 @@ func (r Recovery) withDefaults() (Recovery, error) {
 // Paths is which kinds of paths a Peer uses when. It matters only with a
 // Config.TURN. Zero fields mean the documented defaults.
 type Paths struct {
+	// RelayOnly hides this agent's addresses from peers and signaling servers:
+	// candidates other than relays' are neither made nor sent, and without a relay
+	// there is no connection. The relays themselves see where it is. Default:
+	// direct paths are preferred.
+	RelayOnly bool
 	// RelayAfter is how long first contact waits for a direct path before it
 	// takes the relay. Default 5 s; AtOnce for no wait. A session that replaces
 	// another waits at most 300 ms, and not at all when that was relayed.
@@ -89,6 +94,11 @@ type Paths struct {
 	DirectEvery time.Duration
 	// DirectMost is the longest pause between such attempts. Default 10 min.
 	DirectMost time.Duration
+	// StandbyAfter is how long after a session on a relay began a second one is
+	// made on another relay, which takes over within about a round trip when the first falls
+	// silent. It costs an allocation and a packet each way every two seconds. Both
+	// agents must want it. Default 1 s; Never for none; AtOnce for no wait.
+	StandbyAfter time.Duration
 }
 
 func (p Paths) withDefaults() (Paths, error) {
@@ -106,6 +116,18 @@ func (p Paths) withDefaults() (Paths, error) {
 		return p, &ConfigError{"Paths.DirectEvery", "is negative"}
 	case p.DirectEvery == 0:
 		p.DirectEvery = 30 * time.Second
+	}
+	switch {
+	case p.StandbyAfter == AtOnce:
+		p.StandbyAfter = 0
+	case p.StandbyAfter == Never:
+	case p.StandbyAfter < 0:
+		return p, &ConfigError{"Paths.StandbyAfter", "is negative"}
+	case p.StandbyAfter == 0:
+		p.StandbyAfter = time.Second
+	}
+	if p.RelayOnly {
+		p.DirectEvery = Never
 	}
 	switch {
 	case p.DirectMost == 0:

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/infrafabric/agentmesh/keys"
+	"github.com/infrafabric/agentmesh/turn"
 )
 
 // order ranks the sessions of a pair: by the generation in the signed offer,
@@ -42,6 +43,17 @@ type session struct {
 
 	why Reason // it was made
 
+	// Of the attempt that made it.
+
+	first    chan firstFrame // what a standby has read or will read; nil for others
+	own      *turn.Relay     // that this side gathered from, nil for none
+	fellBack bool            // no direct path was found in time
+
+	// Since the hello.
+
+	relay string // the TURN server that the path goes over, "" for none
+	owned bool   // by this side's candidate
+
 	// Owned by the Peer's loop.
 
 	retired bool      // a higher session has taken over
@@ -64,6 +76,12 @@ type session struct {
 	frame  []byte // the writer's buffer
 	joined []byte // parts of a batch so far; the reader's own
 	total  int    // bytes that joined shall have
+}
+
+// firstFrame is what the other side says first.
+type firstFrame struct {
+	frame []byte
+	err   error
 }
 
 func newSession(n *Node, led *ledger, c conn, o order) *session {
@@ -98,29 +116,45 @@ func (s *session) handshake(ctx context.Context) (*helloBody, error) {
 	if err != nil {
 		return nil, err
 	}
-	hello, err := signHello(s.node.cfg.Identity, s.bind, s.node.cfg.Window, s.led.state, s.led.positions(s.bind.remoteInst))
+	if local, _ := s.conn.Path(); local == "relay" && s.own != nil {
+		s.relay, s.owned = s.own.Server(), true
+	}
+	hello, err := signHello(s.node.cfg.Identity, s.bind, s.node.cfg.Window, s.led.state, s.led.positions(s.bind.remoteInst), s.relay)
 	if err != nil {
 		return nil, err
 	}
 	if err := s.put(hello); err != nil {
 		return nil, err
 	}
-	buf := make([]byte, maxFrame)
-	n, err := s.conn.Read(buf)
-	if err != nil {
+	f := s.readFirst()
+	if f.err != nil {
 		if ctx.Err() != nil {
-			err = context.Cause(ctx)
+			return nil, context.Cause(ctx)
 		}
-		return nil, err
+		return nil, f.err
 	}
-	h, err := verifyHello(buf[:n], s.remoteKey, s.bind)
+	h, err := verifyHello(f.frame, s.remoteKey, s.bind)
 	if errors.Is(err, keys.ErrBadSignature) {
 		s.node.obs.signatureFailed(ctx, s.bind.remote, "session")
 	}
 	if err == nil {
 		s.prove()
+		if !s.owned {
+			s.relay = safeText(h.Relay)
+		}
 	}
 	return h, err
+}
+
+// readFirst reads the first frame, or takes what was read while the session stood
+// by.
+func (s *session) readFirst() firstFrame {
+	if s.first != nil {
+		return <-s.first
+	}
+	buf := make([]byte, maxFrame)
+	n, err := s.conn.Read(buf)
+	return firstFrame{buf[:n], err}
 }
 
 // checkCertificate compares what the other side presented with what its
@@ -325,6 +359,9 @@ func (s *session) part(b []byte) error {
 // path is how the session runs.
 func (s *session) path() Path {
 	local, remote := s.conn.Path()
+	if s.relay != "" && local != "relay" {
+		remote = "relay" // ICE may have met it as an address that nobody announced
+	}
 	return Path{Local: local, Remote: remote}
 }
 

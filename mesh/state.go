@@ -97,6 +97,11 @@ const (
 	ReasonAnswers
 	// ReasonFailed: the attempt failed, and the session before it still works.
 	ReasonFailed
+	// ReasonStandby: the standby session on a second relay is made, and, for a
+	// session in use, has taken over.
+	ReasonStandby
+	// ReasonRelay: the relay in use is no longer offered, or its credential ends.
+	ReasonRelay
 	// ReasonEnded: a side closed the Peer; the error tells more.
 	ReasonEnded
 
@@ -106,7 +111,7 @@ const (
 // String returns the reason in a word or two, such as "network changed".
 func (r Reason) String() string {
 	names := [...]string{"dial", "silence", "unacknowledged", "session lost", "network changed", "requested",
-		"direct path", "partition", "attempts exhausted", "returned", "answers again", "attempt failed", "ended"}
+		"direct path", "partition", "attempts exhausted", "returned", "answers again", "attempt failed", "standby", "relay changed", "ended"}
 	if int(r) < len(names) {
 		return names[r]
 	}

@@ -144,7 +144,7 @@ func (k *keyShare) hello(victim string) []byte {
 		localInst: k.instance, remoteInst: node.instance,
 		offer: leg.offer.Hash(), answer: leg.answer.Hash(),
 		localCert: fingerprintNow(k.t, k.nodes[k.other(victim)]), remoteCert: fingerprintNow(k.t, node),
-	}, node.cfg.Window, 1, nil)
+	}, node.cfg.Window, 1, nil, "")
 	if err != nil {
 		k.t.Error(err)
 	}
@@ -174,7 +174,7 @@ type firstFrames struct {
 	certs []keys.Fingerprint // presented by the other side
 }
 
-type firstFrame struct {
+type tappedConn struct {
 	conn
 	of   *firstFrames
 	done bool // owned by the reader
@@ -185,10 +185,10 @@ func (f *firstFrames) New(cert *keys.Certificate, o connOptions) (conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &firstFrame{conn: c, of: f}, nil
+	return &tappedConn{conn: c, of: f}, nil
 }
 
-func (c *firstFrame) Read(b []byte) (int, error) {
+func (c *tappedConn) Read(b []byte) (int, error) {
 	n, err := c.conn.Read(b)
 	if err != nil || c.done {
 		return n, err
@@ -207,7 +207,7 @@ func (c *firstFrame) Read(b []byte) (int, error) {
 // Close lingers: both victims refuse the other's hello at one instant of virtual
 // time, and two associations that end each other at once wait with a mutex
 // held, which stops the clock of a bubble. Elsewhere it costs 200 ms.
-func (c *firstFrame) Close() error {
+func (c *tappedConn) Close() error {
 	t := time.NewTimer(c.of.linger)
 	defer t.Stop()
 	<-t.C

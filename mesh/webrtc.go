@@ -51,6 +51,8 @@ type webrtcConnector struct {
 	settings webrtc.SettingEngine
 	net      transport.Net
 	cfg      webrtc.Configuration
+	tcp      bool
+	mux      ice.TCPMux // nil without a listener
 
 	mu   sync.Mutex
 	apis map[apiKind]*webrtc.API // there are few kinds
@@ -59,6 +61,7 @@ type webrtcConnector struct {
 // apiKind is what pion fixes for an API rather than for a connection.
 type apiKind struct {
 	relayWait time.Duration
+	relayOnly bool
 	loopback  bool
 }
 
@@ -73,8 +76,18 @@ func newWebRTCConnector(cc connectorConfig) (*webrtcConnector, error) {
 	se.SetSCTPMinCwnd(minCwnd)
 	se.SetSCTPMaxReceiveBufferSize(sctpReceive)
 	se.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
-	se.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
-	se.DisableActiveTCP(true)
+	networks := []webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6}
+	if cc.tcp || cc.listener != nil {
+		networks = append(networks, webrtc.NetworkTypeTCP4, webrtc.NetworkTypeTCP6)
+	}
+	se.SetNetworkTypes(networks)
+	var mux ice.TCPMux
+	if cc.listener != nil {
+		mux = ice.NewTCPMuxDefault(ice.TCPMuxParams{Listener: &limitedListener{Listener: cc.listener, free: make(chan struct{}, maxTCPConns)},
+			Logger: pionLogs{cc.log}.NewLogger("tcp"), ReadBufferSize: tcpReadQueue, WriteBufferSize: tcpWriteBuffer,
+			FirstStunBindTimeout: attemptTimeout, AliveDurationForConnFromStun: attemptTimeout})
+		se.SetICETCPMux(mux)
+	}
 	se.SetICETimeouts(disconnectedAfter, 0, keepAlive)
 	se.SetSrflxAcceptanceMinWait(reflexiveWait)
 	se.SetPrflxAcceptanceMinWait(reflexiveWait)
@@ -100,7 +113,7 @@ func newWebRTCConnector(cc connectorConfig) (*webrtcConnector, error) {
 	if len(cc.stun) > 0 {
 		cfg.ICEServers = []webrtc.ICEServer{{URLs: cc.stun}}
 	}
-	return &webrtcConnector{settings: se, net: cc.net, cfg: cfg, apis: map[apiKind]*webrtc.API{}}, nil
+	return &webrtcConnector{settings: se, net: cc.net, cfg: cfg, tcp: cc.tcp || cc.listener != nil, mux: mux, apis: map[apiKind]*webrtc.API{}}, nil
 }
 
 // api returns the API for connections of one kind.
@@ -109,17 +122,38 @@ func (w *webrtcConnector) api(k apiKind) *webrtc.API {
 	defer w.mu.Unlock()
 	a := w.apis[k]
 	if a == nil {
-		se := w.settings
-		se.SetIncludeLoopbackCandidate(k.loopback)
-		se.SetRelayAcceptanceMinWait(k.relayWait)
-		a = webrtc.NewAPI(
-			webrtc.WithSettingEngine(se),
-			webrtc.WithMediaEngine(&webrtc.MediaEngine{}),
-			webrtc.WithInterceptorRegistry(&interceptor.Registry{}),
-		)
+		a = w.newAPI(k, nil)
 		w.apis[k] = a
 	}
 	return a
+}
+
+// newAPI makes an API; dial connects to a relay by TCP or TLS, nil where it is
+// reached by UDP.
+func (w *webrtcConnector) newAPI(k apiKind, dial *relayDialer) *webrtc.API {
+	se := w.settings
+	se.SetIncludeLoopbackCandidate(k.loopback)
+	se.SetRelayAcceptanceMinWait(k.relayWait)
+	// A candidate of ours for the other side's TCP candidate would show where this
+	// agent is.
+	se.DisableActiveTCP(!w.tcp || k.relayOnly)
+	if dial != nil {
+		se.SetICEProxyDialer(dial)
+	}
+	return webrtc.NewAPI(
+		webrtc.WithSettingEngine(se),
+		webrtc.WithMediaEngine(&webrtc.MediaEngine{}),
+		webrtc.WithInterceptorRegistry(&interceptor.Registry{}),
+	)
+}
+
+// Close ends what the connector itself has started; its connections are closed
+// before.
+func (w *webrtcConnector) Close() error {
+	if w.mux == nil {
+		return nil
+	}
+	return w.mux.Close()
 }
 
 func (w *webrtcConnector) New(cert *keys.Certificate, o connOptions) (conn, error) {
@@ -133,7 +167,19 @@ func (w *webrtcConnector) New(cert *keys.Certificate, o connOptions) (conn, erro
 		cfg.ICEServers = append(cfg.ICEServers[:len(cfg.ICEServers):len(cfg.ICEServers)], webrtc.ICEServer{
 			URLs: []string{o.relay.URL}, Username: o.relay.Username, Credential: o.relay.Password})
 	}
-	pc, err := w.api(apiKind{o.relayWait, loopback}).NewPeerConnection(cfg)
+	if o.relayOnly {
+		cfg.ICETransportPolicy = webrtc.ICETransportPolicyRelay
+	}
+	kind := apiKind{o.relayWait, o.relayOnly, loopback}
+	dial, err := newRelayDialer(w.net, o.relay)
+	if err != nil {
+		return nil, err
+	}
+	api := w.api
+	if dial != nil {
+		api = func(k apiKind) *webrtc.API { return w.newAPI(k, dial) }
+	}
+	pc, err := api(kind).NewPeerConnection(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("new connection: %w", err)
 	}
@@ -144,6 +190,8 @@ func (w *webrtcConnector) New(cert *keys.Certificate, o connOptions) (conn, erro
 	}
 	c := &webrtcConn{
 		pc:         pc,
+		dial:       dial,
+		quiet:      make(chan struct{}),
 		ch:         ch,
 		low:        make(chan struct{}, 1),
 		candidates: make(chan string, maxRemoteCandidates),
@@ -167,7 +215,10 @@ func (w *webrtcConnector) New(cert *keys.Certificate, o connOptions) (conn, erro
 	})
 	pc.OnICECandidate(c.onCandidate)
 	pc.OnConnectionStateChange(func(s webrtc.PeerConnectionState) {
-		if s == webrtc.PeerConnectionStateFailed || s == webrtc.PeerConnectionStateClosed {
+		switch s {
+		case webrtc.PeerConnectionStateDisconnected:
+			c.quietOnce.Do(func() { close(c.quiet) })
+		case webrtc.PeerConnectionStateFailed, webrtc.PeerConnectionStateClosed:
 			c.finish()
 		}
 	})
@@ -176,15 +227,18 @@ func (w *webrtcConnector) New(cert *keys.Certificate, o connOptions) (conn, erro
 
 // webrtcConn is a conn over one PeerConnection with one data channel.
 type webrtcConn struct {
-	pc  *webrtc.PeerConnection
-	ch  *webrtc.DataChannel
-	low chan struct{} // capacity 1: the queue fell to the low-water mark
+	pc   *webrtc.PeerConnection
+	ch   *webrtc.DataChannel
+	dial *relayDialer  // nil for a relay by UDP, or none
+	low  chan struct{} // capacity 1: the queue fell to the low-water mark
 
 	candidates chan string
 	gathered   chan struct{}
 	opened     chan struct{}
 	done       chan struct{}
 	finishOnce sync.Once
+	quiet      chan struct{}
+	quietOnce  sync.Once
 	over       chan struct{} // closed when the other side ended the association
 	overOnce   sync.Once
 	broken     atomic.Bool // a Read has failed
@@ -228,7 +282,7 @@ func (c *webrtcConn) onCandidate(cand *webrtc.ICECandidate) {
 		}
 		return
 	}
-	value := cand.ToJSON().Candidate
+	value := withoutRelated(cand.ToJSON().Candidate)
 	if !c.described {
 		c.pending = append(c.pending, value)
 		return
@@ -263,8 +317,9 @@ func (c *webrtcConn) describe(ctx context.Context) (string, error) {
 		return "", net.ErrClosed
 	}
 	c.described = true
+	sdp := withoutRelated(d.SDP)
 	for _, p := range c.pending {
-		if !strings.Contains(d.SDP, strings.TrimPrefix(p, "candidate:")) {
+		if !strings.Contains(sdp, strings.TrimPrefix(p, "candidate:")) {
 			c.trickle(p)
 		}
 	}
@@ -272,7 +327,7 @@ func (c *webrtcConn) describe(ctx context.Context) (string, error) {
 	if c.gatherEnd {
 		close(c.candidates)
 	}
-	return d.SDP, nil
+	return sdp, nil
 }
 
 func (c *webrtcConn) Offer(ctx context.Context) (string, error) {
@@ -319,6 +374,7 @@ func (c *webrtcConn) AddCandidate(candidate string) error {
 func (c *webrtcConn) Candidates() <-chan string { return c.candidates }
 func (c *webrtcConn) Opened() <-chan struct{}   { return c.opened }
 func (c *webrtcConn) Done() <-chan struct{}     { return c.done }
+func (c *webrtcConn) Quiet() <-chan struct{}    { return c.quiet }
 
 func (c *webrtcConn) RemoteCertificate() []byte {
 	return c.pc.SCTP().Transport().GetRemoteCertificate()
@@ -408,7 +464,9 @@ func (c *webrtcConn) Close() error {
 		// ever: no two choose the same instant.
 		t := time.NewTimer(1 + rand.N(closeSpread))
 		<-t.C
+		end := c.dial.stop()
 		c.closeErr = c.pc.GracefulClose()
+		end()
 		close(c.closed)
 	}
 	<-c.closed

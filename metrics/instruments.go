@@ -56,6 +56,11 @@ type Instruments struct {
 	// seconds (webrtc_connection_establishment_seconds).
 	Establishment metric.Float64Histogram
 
+	// TURNFallback counts the established sessions that run over a relay because
+	// no direct path was found; where policy wants the relay they do not count
+	// (webrtc_turn_fallback_total).
+	TURNFallback metric.Int64Counter
+
 	// RTT is a session's round-trip time by [ConnectionType], in milliseconds
 	// (webrtc_rtt_milliseconds).
 	RTT metric.Float64Histogram
@@ -140,6 +145,7 @@ func New(mp metric.MeterProvider) (*Instruments, error) {
 		AgentConnected:         b.upDown("webrtc_agent_connected", "Agents of this process with a connected peer."),
 		Establishment: b.histogram("webrtc_connection_establishment_seconds", "s",
 			"Time from the first offer to the verified hello.", establishmentSeconds),
+		TURNFallback: b.counter("webrtc_turn_fallback_total", "Sessions over a relay for want of a direct path."),
 		RTT: b.histogram("webrtc_rtt_milliseconds", "ms",
 			"Round-trip time of sessions.", latencyMilliseconds),
 		MessageDelivery: b.histogram("webrtc_message_delivery_milliseconds", "ms",

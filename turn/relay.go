@@ -23,6 +23,8 @@ type Relay struct {
 	// Expires is when the credential ends, zero for never. An allocation that was
 	// made with it may outlive it, or not be refreshed: it is the server's choice.
 	Expires time.Time
+	// Down says that the last probes failed. Such relays are ranked last.
+	Down bool
 	// TLS is for "turns" URLs. Nil means the system's authorities and the host of
 	// the URL as the server's name.
 	TLS *tls.Config `json:"-"`

@@ -59,6 +59,18 @@ const (
 	PeerDisconnected Name = "peer_disconnected"
 )
 
+// Events of relays.
+const (
+	// TURNFallbackInitiated: no direct path to a peer was found in time, and the
+	// relay may be used.
+	TURNFallbackInitiated Name = "turn_fallback_initiated"
+	// TURNFallbackSuccessful: a session over the relay came of that.
+	TURNFallbackSuccessful Name = "turn_fallback_successful"
+	// TURNConnectionDetected: a session that carries messages runs over a relay,
+	// for whatever reason.
+	TURNConnectionDetected Name = "turn_connection_detected"
+)
+
 // Events of a peer that is out of reach.
 const (
 	// MeshPartitionDetected: a peer has answered nothing for the partition

@@ -1,0 +1,213 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/infrafabric/agentmesh/turn"
+)
+
+var (
+	// errNoRelay ends an attempt that needs a relay when there is none.
+	errNoRelay = errors.New("there is no relay to use")
+	// errNoDirectPath ends one that would need a direct path.
+	errNoDirectPath = errors.New("only relays are used here")
+	// errNoStandby ends one for a standby session that is not wanted.
+	errNoStandby = errors.New("no standby session is wanted here")
+)
+
+// unwilling reports whether an offer will not be answered for a reason of policy.
+func unwilling(err error) bool {
+	return errors.Is(err, errNoRelay) || errors.Is(err, errNoDirectPath) || errors.Is(err, errNoStandby)
+}
+
+// choose picks the relay of a session, nil when there is none. Of equally good
+// ones it is the server that the other side uses, theirs: a path that crosses two
+// servers dies with either. Good are those that are not down, and then those by
+// which this Peer did get through lately.
+func choose(ranked []turn.Relay, theirs string, shunned []string) *turn.Relay {
+	var best *turn.Relay
+	least := 0
+	for i := range ranked {
+		r := &ranked[i]
+		worse := 0
+		if r.Down {
+			worse += 4
+		}
+		if slices.Contains(shunned, r.Server()) {
+			worse += 2
+		}
+		if theirs != "" && r.Server() != theirs {
+			worse++
+		}
+		if best == nil || worse < least {
+			best, least = r, worse
+		}
+	}
+	return best
+}
+
+// second picks the relay of a standby session beside a server that is in use: one
+// that works, or none.
+func second(ranked []turn.Relay, shunned []string) *turn.Relay {
+	for i := range ranked {
+		if r := &ranked[i]; !r.Down && !slices.Contains(shunned, r.Server()) {
+			return r
+		}
+	}
+	return nil
+}
+
+// shunned are the servers by which a Peer lately did not get through, with the
+// time until which others are preferred. The pool may find nothing wrong with
+// them: it sees one end of the path.
+type shunned map[string]time.Time
+
+// add shuns a server from now on for a while.
+func (s shunned) add(server string, now time.Time) {
+	if server == "" || len(s) >= maxShunned && s[server].IsZero() {
+		return
+	}
+	s[server] = now.Add(shunFor)
+}
+
+// list returns the servers that are shunned now.
+func (s shunned) list(now time.Time) []string {
+	var list []string
+	for server, until := range s {
+		if now.Before(until) {
+			list = append(list, server)
+		} else {
+			delete(s, server)
+		}
+	}
+	return list
+}
+
+// rank asks Config.TURN, which may not be there, for its ranking.
+func (n *Node) rank(ctx context.Context) []turn.Relay {
+	if n.cfg.TURN == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, rankWait)
+	defer cancel()
+	return n.cfg.TURN.Rank(ctx)
+}
+
+// watchRelays tells the Peers what changes about the relays.
+func (n *Node) watchRelays() {
+	var before []turn.Relay
+	for {
+		changed := n.cfg.TURN.Changed()
+		if changed == nil {
+			return
+		}
+		ranked := n.rank(n.ctx)
+		returned := slices.ContainsFunc(ranked, func(r turn.Relay) bool {
+			was := slices.IndexFunc(before, func(b turn.Relay) bool { return b.URL == r.URL })
+			return !r.Down && was >= 0 && before[was].Down
+		})
+		before = ranked
+		for _, p := range n.allPeers() {
+			p.post(func() { p.relaysChanged(ranked, returned) })
+		}
+		select {
+		case <-changed:
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}
+
+// relaysChanged moves a Peer off a relay that is no longer offered, or whose
+// credential is about to end, and looks for one that is back when it has no other
+// path.
+func (p *Peer) relaysChanged(ranked []turn.Relay, returned bool) {
+	now := time.Now()
+	if top := p.top(); top != nil && top.owned {
+		if at, ok := outdated(ranked, *top.own, now); ok && (p.renew.IsZero() || at.Before(p.renew)) {
+			p.renew = at
+		}
+	}
+	if a := p.spare.held; a != nil && a.relay != nil {
+		if _, ok := outdated(ranked, *a.relay, now); ok {
+			p.giveUp(func(x *attempt) bool { return x == a })
+		}
+	}
+	p.spare.hurry(now)
+	if s := p.machine.state; returned && (!s.carries() || s == StateSuspect) {
+		// What is under way has no use of it.
+		p.giveUp(func(a *attempt) bool {
+			gone := !a.opened.Load() && !a.standby()
+			if gone {
+				p.withdraw(a)
+			}
+			return gone
+		})
+		p.do(p.machine.relayReturned(p.busy()))
+	}
+}
+
+// outdated reports whether what is made with a relay should be made anew, and when:
+// at once when the relay is no longer offered, and within the first half of what is
+// left of its credential when there is a newer one.
+func outdated(ranked []turn.Relay, used turn.Relay, now time.Time) (at time.Time, yes bool) {
+	server := used.Server()
+	var same *turn.Relay
+	for i := range ranked {
+		if r := &ranked[i]; r.URL == used.URL {
+			same = r
+		} else if same == nil && r.Server() == server {
+			same = r
+		}
+	}
+	switch {
+	case same == nil:
+		return now, true
+	case used.Expires.IsZero() || same.URL != used.URL || same.Username == used.Username && same.Password == used.Password:
+		return time.Time{}, false
+	}
+	return now.Add(spread(used.Expires.Sub(now) / 2)), true
+}
+
+// spread is a random part of d.
+func spread(d time.Duration) time.Duration {
+	if d <= 0 {
+		return 0
+	}
+	return rand.N(d)
+}
+
+// renewRelay replaces the session, because of its relay. Should that fail it is
+// tried again.
+func (p *Peer) renewRelay(now time.Time) {
+	p.renew = now.Add(renewPause)
+	p.do(p.machine.wants(ReasonRelay, p.busy()))
+}
+
+// doubtRelay tells of a path that is silent.
+func (p *Peer) doubtRelay(s *session) {
+	if s.relay == "" {
+		return
+	}
+	p.shun.add(s.relay, time.Now())
+	if s.own != nil && s.own.Server() == s.relay {
+		p.node.cfg.TURN.Doubt(*s.own)
+	}
+}
+
+// blame shuns the relays of an attempt that found no path.
+func (p *Peer) blame(a *attempt) {
+	var r *rejectedError
+	if !a.answered || errors.As(a.err, &r) {
+		return // nobody tried the path
+	}
+	p.shun.add(a.theirRelay, time.Now())
+	if a.relay != nil {
+		p.shun.add(a.relay.Server(), time.Now())
+		p.node.cfg.TURN.Doubt(*a.relay)
+	}
+}
