@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/pion/transport/v5"
@@ -99,25 +100,5 @@ func (n bufferedNet) ListenUDP(network string, addr *net.UDPAddr) (transport.UDP
 // LoopbackNet is the operating system's network restricted to its loopback
 // interface, for demos and tests on one machine.
 func LoopbackNet() (transport.Net, error) {
-	std, err := stdnet.NewNet()
-	if err != nil {
-		return nil, err
-	}
-	return loopbackNet{std}, nil
-}
-
-type loopbackNet struct{ transport.Net }
-
-func (n loopbackNet) Interfaces() ([]*transport.Interface, error) {
-	all, err := n.Net.Interfaces()
-	if err != nil {
-		return nil, err
-	}
-	var lo []*transport.Interface
-	for _, i := range all {
-		if i.Flags&net.FlagLoopback != 0 {
-			lo = append(lo, i)
-		}
-	}
-	return lo, nil
+	return FilterNet(nil, NetFilter{Address: netip.Addr.IsLoopback})
 }
