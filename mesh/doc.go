@@ -70,6 +70,50 @@
 // An agent that was restarted is the same Peer: its new process takes the place of
 // the old one, and gets what that had not finished.
 //
+// # Paths and relays
+//
+// First contact takes a direct path when there is one; which NATs allow one (RFC 4787;
+// the names are those of RFC 3489 §5), and how long it takes at a round trip of 50 ms
+// with the default of Paths.RelayAfter, 5 s:
+//
+//	without a relay     full-cone           address-restricted  port-restricted     symmetric
+//	full-cone           direct < 1 s        direct < 1 s        direct < 1 s        direct < 1 s
+//	address-restricted  direct < 1 s        direct < 1 s        direct < 1 s        direct < 1 s
+//	port-restricted     direct < 1 s        direct < 1 s        direct < 1 s        none
+//	symmetric           direct < 1 s        direct < 1 s        none                none
+//	with a relay        full-cone           address-restricted  port-restricted     symmetric
+//	full-cone           direct < 1 s        direct < 1 s        direct < 1 s        direct < 1 s
+//	address-restricted  direct < 1 s        direct < 1 s        direct < 1 s        direct < 1 s
+//	port-restricted     direct < 1 s        direct < 1 s        direct < 1 s        relay < 6 s
+//	symmetric           direct < 1 s        direct < 1 s        relay < 6 s         relay < 6 s
+//
+// Relays are TURN servers (RFC 8656), and [Config.TURN] knows them; [turn.Pool] probes
+// and ranks them. A session uses one: the offer names its server, and the answer
+// uses the same if it may. Its candidates are gathered from the start, so that the
+// fallback costs no time but the wait for a direct path, and a session that replaces
+// another waits at most 300 ms. A Peer on a relay tries the direct path again every now and
+// then, and moves when it has one.
+//
+// A Peer on a relay also keeps a second session ready on the next best relay, as far as
+// its connection; the agent with the greater key makes it. When the session in use falls silent,
+// either side says hello on the second one, and traffic goes on within about a round trip of the
+// doubt; a relay that dies costs some six tenths of a second. Without a second relay,
+// or with Paths.StandbyAfter set to Never, a new session is made on another relay,
+// which takes half a second more. A relay by which a Peer did not get through is the last
+// it tries for half a minute, whatever the pool finds. When every relay was gone, the return of
+// one begins an attempt at once. A Peer stays on a relay that works: a better one
+// that comes back is used for the standby, and by the next session. It leaves a relay that is
+// taken out of the pool, and one whose credential is about to end when there is a new one.
+//
+// With [Paths.RelayOnly] no candidate but a relay's is made or sent, and the address from
+// which the relay is reached is not told: neither servers nor peers learn where the
+// agent is.
+//
+// Where UDP is blocked, "turn:…?transport=tcp" and "turns:host:443" relays work over
+// TCP and TLS; [Config.TCP] and [Config.TCPListener] make direct paths over TCP
+// (RFC 6544); and [Config.HTTPClient] takes signaling through an HTTP proxy. [FilterNet]
+// restricts interfaces, addresses and ports.
+//
 // # Who can do what
 //
 // The signaling server can delay and drop envelopes and sees who wants to talk
