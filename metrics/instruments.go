@@ -24,7 +24,8 @@ const (
 	EventType = attribute.Key("event_type")
 	// Reason is why a session was replaced, in the words of mesh.Reason.
 	Reason = attribute.Key("reason")
-	// Server is the URL of a server, without user information or query.
+	// Server is the URL of a server, without user information or query; that of a
+	// TURN server with "?transport=", which tells its ways apart.
 	Server = attribute.Key("server")
 	// Type is the kind of a relayed envelope: "offer", "answer", "candidate" or "reject".
 	Type = attribute.Key("type")
@@ -119,6 +120,14 @@ type Instruments struct {
 	// SignalingRelayed counts envelopes that the server passed on, by [Type]
 	// (webrtc_signaling_relayed_total).
 	SignalingRelayed metric.Int64Counter
+
+	// TURNServerHealthy is the number of agents in this process that find a TURN
+	// server healthy, by [Server]: 0 means that it is not
+	// (webrtc_turn_server_healthy).
+	TURNServerHealthy metric.Int64UpDownCounter
+	// TURNProbe is the time of an echo through a TURN server, by [Server], in
+	// milliseconds (webrtc_turn_probe_milliseconds).
+	TURNProbe metric.Float64Histogram
 }
 
 // Bucket boundaries. They contain every threshold that alerts use: 50, 100,
@@ -165,6 +174,9 @@ func New(mp metric.MeterProvider) (*Instruments, error) {
 		SignalingErrors:        b.counter("webrtc_signaling_errors_total", "Signaling connections failed or lost, messages refused."),
 		SignalingAgents:        b.upDown("webrtc_signaling_agents", "Registrations at this signaling server."),
 		SignalingRelayed:       b.counter("webrtc_signaling_relayed_total", "Envelopes relayed by this signaling server."),
+		TURNServerHealthy:      b.upDown("webrtc_turn_server_healthy", "Agents that find a TURN server healthy."),
+		TURNProbe: b.histogram("webrtc_turn_probe_milliseconds", "ms",
+			"Time of an echo through a TURN server.", latencyMilliseconds),
 	}
 	if b.errs != nil {
 		return nil, fmt.Errorf("metrics: %w", errors.Join(b.errs...))

@@ -32,6 +32,20 @@ const (
 	SignalingFailover Name = "signaling_failover"
 )
 
+// Events of TURN servers, as an agent finds them.
+const (
+	// TURNServerHealthCheckSuccess: a server became healthy, for the first time
+	// or again.
+	TURNServerHealthCheckSuccess Name = "turn_server_health_check_success"
+	// TURNServerMarkedUnhealthy: a server is not used while others are.
+	TURNServerMarkedUnhealthy Name = "turn_server_marked_unhealthy"
+	// TURNServerFailover: another server became the first choice, because the
+	// one before it failed.
+	TURNServerFailover Name = "turn_server_failover"
+	// AllTURNServersUnhealthy: none of them is usable.
+	AllTURNServersUnhealthy Name = "all_turn_servers_unhealthy"
+)
+
 // Events of a session between two agents.
 const (
 	// WebRTCOfferCreated: the agent signed and sent an offer.

@@ -47,6 +47,8 @@ var names = map[string]string{
 	"webrtc_signaling_errors_total":                "counter",
 	"webrtc_signaling_agents":                      "gauge",
 	"webrtc_signaling_relayed_total":               "counter",
+	"webrtc_turn_server_healthy":                   "gauge",
+	"webrtc_turn_probe_milliseconds":               "histogram",
 }
 
 // touchAll records one value with every instrument.

@@ -1,0 +1,219 @@
+package turn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestRenewalDue: how long before its end a credential is renewed.
+func TestRenewalDue(t *testing.T) {
+	now := time.Unix(1000, 0)
+	for life, ahead := range map[time.Duration]time.Duration{
+		24 * time.Hour:    288 * time.Minute,
+		10 * time.Minute:  2 * time.Minute,
+		5 * time.Minute:   time.Minute,
+		3 * time.Minute:   time.Minute,
+		100 * time.Second: 50 * time.Second,
+		10 * time.Second:  5 * time.Second,
+	} {
+		for _, spread := range []float64{-1, 0, 1} {
+			var r renewal
+			r.got(now, Credential{Username: "u", Password: "p", Expires: now.Add(life)}, spread)
+			least, most := ahead, ahead
+			if spread > 0 {
+				most = 2 * ahead
+			}
+			if got := now.Add(life).Sub(r.due); got < least || got > most || r.due.Before(now) {
+				t.Errorf("a life of %v, spread %v: %v ahead, want %v", life, spread, got, ahead)
+			}
+		}
+	}
+	var r renewal
+	r.due = now
+	if r.got(now, Credential{Username: "u", Password: "p"}, 0); !r.due.IsZero() {
+		t.Errorf("one that never ends is due at %v", r.due)
+	}
+}
+
+// TestRenewalSteps: failures and refusals back off, each by itself.
+func TestRenewalSteps(t *testing.T) {
+	now := time.Unix(1000, 0)
+	first := Credential{Username: "u", Password: "p"}
+	var r renewal
+	if r.usable(now) || r.asked {
+		t.Error("usable before there is one")
+	}
+	for _, want := range []time.Duration{1, 2, 4, 8, 16, 30, 30} {
+		if r.failed(now, 0); r.due.Sub(now) != want*time.Second || !r.asked {
+			t.Errorf("failed: due after %v, want %d s", r.due.Sub(now), want)
+		}
+	}
+	if !r.got(now, first, 0) || !r.usable(now) || r.version != 1 {
+		t.Errorf("%+v", r)
+	}
+	for _, want := range []time.Duration{1, 2, 4} {
+		r.refused(now, 0)
+		if r.due.Sub(now) != want*time.Second {
+			t.Errorf("refused: due after %v, want %d s", r.due.Sub(now), want)
+		}
+		if r.got(now, first, 0) || r.version != 1 || !r.due.IsZero() {
+			t.Errorf("the same is another: %+v", r)
+		}
+	}
+	r.accepted()
+	if r.refused(now, 0); r.due.Sub(now) != time.Second {
+		t.Errorf("after success: due after %v", r.due.Sub(now))
+	}
+	if r.failed(now, 0); r.due.Sub(now) != time.Second {
+		t.Errorf("the first failure: due after %v", r.due.Sub(now))
+	}
+}
+
+// source makes credentials as a service would.
+type source struct {
+	mu      sync.Mutex
+	life    time.Duration
+	fail    bool
+	asked   int
+	serving int // calls at a time
+	most    int
+	slow    time.Duration
+}
+
+// fetch is a Credentials.
+//
+// bubble: it sleeps.
+func (s *source) fetch(ctx context.Context) (Credential, error) {
+	s.mu.Lock()
+	s.asked++
+	s.serving++
+	s.most = max(s.most, s.serving)
+	slow, fail, life := s.slow, s.fail, s.life
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		s.serving--
+		s.mu.Unlock()
+	}()
+	select {
+	case <-time.After(slow):
+	case <-ctx.Done():
+		return Credential{}, context.Cause(ctx)
+	}
+	if fail {
+		return Credential{}, errors.New("the service is down")
+	}
+	return Credential{Username: testUser, Password: testPassword, Expires: time.Now().Add(life)}, nil
+}
+
+func (s *source) set(f func(*source)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f(s)
+}
+
+// TestPoolRenewsInTime: the credential in use never ends while its service works,
+// and while that fails it serves to its end.
+func TestPoolRenewsInTime(t *testing.T) {
+	inWorld(t, []time.Duration{0, 20 * time.Millisecond}, func(t *testing.T, w *world) {
+		s := &source{life: 10 * time.Minute, slow: 3 * time.Second}
+		e := w.endpoint(0)
+		e.Credentials = s.fetch
+		w.open(e, w.endpoint(1))
+		w.want("before the first credential", 1)
+		w.sleep(5 * time.Second)
+		w.want("with it", 0, 1)
+		w.took()
+		for range 600 {
+			w.sleep(10 * time.Second)
+			if r := w.pool.Rank(t.Context())[0]; r.Expires.IsZero() || time.Until(r.Expires) < 50*time.Second {
+				t.Fatalf("%v left", time.Until(r.Expires))
+			}
+		}
+		w.wantEvents()
+		s.set(func(s *source) {
+			if s.asked < 12 || s.asked > 20 || s.most != 1 {
+				t.Errorf("asked %d times in 100 minutes, %d at a time", s.asked, s.most)
+			}
+			s.fail, s.slow, s.asked = true, time.Hour, 0
+		})
+		end := w.pool.Rank(t.Context())[0].Expires
+		w.sleep(time.Until(end) - time.Second)
+		w.want("a second before the end", 0, 1)
+		w.sleep(time.Second)
+		w.want("at the end", 1)
+		if st := w.pool.Status()[0]; !errors.Is(st.Err, ErrExpired) || st.Health != Unhealthy {
+			t.Errorf("%+v", st)
+		}
+		w.wantEvents("turn_server_marked_unhealthy 0", "turn_server_failover 0 1")
+		w.sleep(10 * time.Minute)
+		w.want("long after", 1)
+		w.wantEvents() // each failure is no news
+		s.set(func(s *source) {
+			if s.asked > 60 {
+				t.Errorf("asked %d times while it hangs", s.asked)
+			}
+			s.fail, s.slow = false, 0
+		})
+		t.Logf("back after %v", w.until(45*time.Second, 0, 1))
+		w.wantEvents("turn_server_health_check_success 0")
+	})
+}
+
+// TestPoolWaitsForTheFirstCredential: Rank blocks for it and for nothing else.
+func TestPoolWaitsForTheFirstCredential(t *testing.T) {
+	inWorld(t, []time.Duration{0}, func(t *testing.T, w *world) {
+		s := &source{life: time.Hour, slow: 700 * time.Millisecond}
+		e := w.endpoint(0)
+		e.Credentials = s.fetch
+		w.open(e)
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		if r := w.pool.Rank(ctx); r != nil || time.Since(began) != 100*time.Millisecond {
+			t.Errorf("%v after %v", r, time.Since(began))
+		}
+		if w.want("in time", 0); time.Since(began) != 700*time.Millisecond {
+			t.Errorf("after %v", time.Since(began))
+		}
+	})
+	inWorld(t, []time.Duration{0}, func(t *testing.T, w *world) {
+		s := &source{fail: true, slow: time.Second}
+		e := w.endpoint(0)
+		e.Credentials = s.fetch
+		w.open(e)
+		w.want("without any")
+		if st := w.pool.Status()[0]; !errors.Is(st.Err, ErrNoCredential) || st.Health != Unhealthy {
+			t.Errorf("%+v", st)
+		}
+		w.wantEvents("turn_server_marked_unhealthy 0", "all_turn_servers_unhealthy")
+	})
+}
+
+// TestPoolSharedSecret: a server that checks the time takes what the Pool renews.
+func TestPoolSharedSecret(t *testing.T) {
+	inWorld(t, nil, func(t *testing.T, w *world) {
+		url, n := w.server(restServer)
+		w.open(Endpoint{URL: url, Credentials: SharedSecret("north", "alice", 2*time.Minute)})
+		w.ready(-1)
+		w.sleep(time.Hour)
+		w.want("an hour later", -1)
+		w.wantEvents()
+		if alive := n.alive.Load(); alive != 0 {
+			t.Errorf("%d allocations left", alive)
+		}
+	})
+	inWorld(t, nil, func(t *testing.T, w *world) { // another clock: the server says 401 to what is good here
+		url, _ := w.server(restServer)
+		c := Static(fmt.Sprint(time.Now().Add(-time.Minute).Unix(), ":alice"), "x")
+		w.open(Endpoint{URL: url, Credentials: c})
+		w.sleep(time.Second)
+		if st := w.pool.Status()[0]; !errors.Is(st.Err, ErrExpired) {
+			t.Errorf("%+v", st)
+		}
+	})
+}

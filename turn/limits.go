@@ -1,0 +1,82 @@
+package turn
+
+import "time"
+
+// Limits and times of a Pool that no configuration changes, with what happens at
+// them.
+const (
+	// MaxEndpoints is how many endpoints a Pool has at most; Add refuses more
+	// with ErrTooMany. Each has at most one probe and one fetch of credentials
+	// under way, each of them a goroutine, and a probe has one socket.
+	MaxEndpoints = 64
+	// MaxUsername is the longest user name in bytes (RFC 8489 §14.3), MaxPassword
+	// the longest password. A credential beyond is refused with ErrNoCredential.
+	MaxUsername = 508
+	MaxPassword = 1024
+	// maxURL is the longest URL in bytes: a DNS name and what surrounds it. Add
+	// refuses a longer one.
+	maxURL = 320
+
+	// maxMessage is the largest message read from a server in bytes; a longer
+	// datagram is cut and therefore no STUN, a longer frame ends the probe.
+	maxMessage = 2048
+	// maxStray is how many messages that answer nothing a probe reads in one step;
+	// one more and the server counts as unreachable, so that a flood costs
+	// nothing but a probe.
+	maxStray = 256
+	// maxTries is how often one request is made anew because the server's nonce
+	// became stale (438); then the server allocates nothing.
+	maxTries = 3
+
+	// doubtPause is the least time between the beginnings of two probes of an
+	// endpoint that doubts cause.
+	doubtPause = time.Second
+	// retryPause is between the beginnings of two probes of a healthy endpoint
+	// whose last one failed, and the first step of the backoff of an unhealthy one;
+	// each next step is twice as long, up to maxPause.
+	retryPause = time.Second
+	maxPause   = 30 * time.Second // the backoff grows no further
+	// knockPause is between the beginnings of two probes, and between two
+	// requests of one, while no endpoint is usable: with jitter and four round trips
+	// of 50 ms the return of a server is known within 1.2 s.
+	knockPause = 750 * time.Millisecond
+	// jitter spreads every pause, as a part of it, so that agents do not probe in
+	// step.
+	jitter = 0.2
+
+	// firstResend is when an unanswered datagram is sent again while nothing is
+	// known of the round trip; after that at one and a half times the smoothed
+	// latency, but not before leastResend, and not after maxResend, which is also
+	// the most that a return of a server may be late by.
+	firstResend = 250 * time.Millisecond
+	leastResend = 200 * time.Millisecond
+	maxResend   = 800 * time.Millisecond
+	// doubtResend is the same when somebody is waiting for the verdict.
+	doubtResend = 100 * time.Millisecond
+	// patience is how long a server may be silent in one step of a probe, and at
+	// least patienceFactor times its smoothed latency.
+	patience       = 2 * time.Second
+	patienceFactor = 8
+	// doubtPatience is the same until the first answer to a probe that a doubt
+	// caused: twelve datagrams, of which one must come through.
+	doubtPatience = 1200 * time.Millisecond
+	// streamPatience is the same over TCP and TLS, where a lost SYN is repeated
+	// after a second.
+	streamPatience = 3 * time.Second
+	// freeWait is how long the answer to the end of an allocation is waited for.
+	// Without it the server keeps the allocation for its lifetime.
+	freeWait = 500 * time.Millisecond
+
+	// firstWait is how long after NewPool Rank waits for all first credentials,
+	// though it has some.
+	firstWait = 100 * time.Millisecond
+	// fetchTimeout bounds one call of Credentials.
+	fetchTimeout = 10 * time.Second
+	// fetchAhead is how long before its end a credential is renewed, unless a fifth
+	// of its life is more, or half of it is less.
+	fetchAhead = time.Minute
+
+	// An endpoint overtakes another when it is faster by a fifth and by
+	// rankMargin.
+	rankMargin = 5 * time.Millisecond
+)
