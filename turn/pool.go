@@ -80,11 +80,11 @@ func NewPool(cfg PoolConfig) (*Pool, error) {
 }
 
 // Rank returns the relays to use now, the best first: the healthy ones by latency,
-// then those that no probe has judged yet, as configured. While there is none of
-// either it returns those that are unhealthy, for a verdict may be wrong, or out of
-// date by a second, and nobody is to be cut off by one: first those that are
-// silent, the one that was healthy last at the head, then those that refuse. Those
-// without a valid credential are never among them.
+// then those that no probe has judged yet, as configured. The unhealthy ones follow,
+// with Relay.Down set, for a verdict may be wrong, or out of date by a second, and
+// nobody is to be cut off by one: first those that are silent, the one that was
+// healthy last at the head, then those that refuse. Those without a valid
+// credential are never among them.
 //
 // It blocks only for first credentials, at most until ctx ends: while there is
 // nothing to return, and in the first tenth of a second of the Pool, so that those

@@ -300,5 +300,6 @@ func (p *Pool) fetched(now time.Time, m *member, c Credential, err error) {
 // relay is the way that m is, with its present credential.
 func (m *member) relay() Relay {
 	c := m.renewal.cred
-	return Relay{URL: m.URL, Username: c.Username, Password: c.Password, Expires: c.Expires, TLS: m.TLS}
+	return Relay{URL: m.URL, Username: c.Username, Password: c.Password, Expires: c.Expires,
+		Down: m.breaker.health == Unhealthy, TLS: m.TLS}
 }

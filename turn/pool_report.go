@@ -114,12 +114,7 @@ func (p *Pool) ranking(now time.Time) []*member {
 		}
 	}
 	slices.SortFunc(others, func(a, b *member) int { return compareOthers(a.standing(), b.standing()) })
-	for _, m := range others {
-		if m.breaker.health == Unprobed || len(out) == 0 || out[0].breaker.health == Unhealthy {
-			out = append(out, m)
-		}
-	}
-	return out
+	return append(out, others...)
 }
 
 func (m *member) standing() standing {
@@ -156,7 +151,7 @@ func (p *Pool) publish(now time.Time) {
 }
 
 func sameRelay(a, b Relay) bool {
-	return a.URL == b.URL && a.Username == b.Username && a.Password == b.Password && a.Expires.Equal(b.Expires) && a.TLS == b.TLS
+	return a.URL == b.URL && a.Username == b.Username && a.Password == b.Password && a.Expires.Equal(b.Expires) && a.Down == b.Down && a.TLS == b.TLS
 }
 
 func (p *Pool) status(now time.Time, m *member, alone bool) Status {

@@ -107,15 +107,27 @@ func (w *world) sleep(d time.Duration) {
 	synctest.Wait()
 }
 
-// ranked are the numbers of the relays as Rank returns them.
+// ranked are the numbers of the relays as Rank returns them: those that are down
+// only if all are. They come last.
 func (w *world) ranked() []int {
 	w.t.Helper()
-	out := []int{}
+	up, down := []int{}, []int{}
 	for _, r := range w.pool.Rank(w.t.Context()) {
 		i := slices.IndexFunc(w.relays, func(v *virtual.Relay) bool { return v.URL() == r.URL })
-		out = append(out, i)
+		switch {
+		case r.Down:
+			down = append(down, i)
+		case len(down) > 0:
+			w.t.Errorf("relay %d, which works, comes after one that is down", i)
+			fallthrough
+		default:
+			up = append(up, i)
+		}
 	}
-	return out
+	if len(up) == 0 {
+		return down
+	}
+	return up
 }
 
 func (w *world) want(when string, order ...int) {
