@@ -50,7 +50,8 @@ type attempt struct {
 	cancel context.CancelCauseFunc // ends the attempt
 	taking bool                    // it was a standby, and says hello now
 
-	opened  atomic.Bool       // the connection has opened
+	opened  atomic.Bool // the connection has opened
+	using   atomic.Pointer[turn.Relay]
 	ref     signaling.Hash    // the offer's hash; names the negotiation
 	answers *signaling.Sealed // the other side's offer, nil when this side offers
 
@@ -159,6 +160,7 @@ func (a *attempt) options(ctx context.Context) (connOptions, error) {
 		return o, errNoRelay
 	}
 	o.relay = a.relay
+	a.using.Store(a.relay)
 	return o, nil
 }
 
@@ -255,8 +257,10 @@ func (a *attempt) connect(ctx context.Context, description *signaling.Sealed) er
 		candidates = a.conn.Candidates()
 		early      []verified // candidates that overtook the answer
 		fallback   = a.fallback()
+		allocation = time.NewTimer(allocationWait)
 	)
 	defer timer.Stop()
+	defer allocation.Stop()
 	a.outgoing = []*signaling.Sealed{description}
 	a.send(ctx, round)
 	for {
@@ -286,6 +290,10 @@ func (a *attempt) connect(ctx context.Context, description *signaling.Sealed) er
 			}
 		case <-fallback:
 			a.fallBack(ctx)
+		case <-allocation.C:
+			if a.relay != nil && a.localTypes["relay"] == 0 {
+				a.peer.node.cfg.TURN.Doubt(*a.relay)
+			}
 		case e := <-a.inbox:
 			a.heard, a.carrier = e.via, e.carrier
 			switch e.Kind {

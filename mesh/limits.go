@@ -217,6 +217,9 @@ const (
 	// round trips. Then another session is made.
 	promotionLeast = 750 * time.Millisecond
 	promotionMost  = 3 * time.Second
+	// allocationWait is how long a relay may take to give an address before it is
+	// in doubt.
+	allocationWait = time.Second
 	// renewPause is between two attempts to leave a relay that is no longer offered
 	// or whose credential ends.
 	renewPause = 30 * time.Second

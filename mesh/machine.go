@@ -201,9 +201,9 @@ func (m *machine) hint(now time.Time, busy bool) (st step) {
 	return st
 }
 
-// relayReturned: a relay that did not answer works again, as this side has seen
-// itself.
-func (m *machine) relayReturned(busy bool) (st step) {
+// relaysChanged: a relay that did not answer works again, or the attempt under way was
+// on one that does not, as this side has seen itself.
+func (m *machine) relaysChanged(busy bool) (st step) {
 	switch {
 	case busy:
 	case m.state == StateUnreachable || m.state == StateRecovering:

@@ -138,17 +138,31 @@ func (p *Peer) relaysChanged(ranked []turn.Relay, returned bool) {
 		}
 	}
 	p.spare.hurry(now)
-	if s := p.machine.state; returned && (!s.carries() || s == StateSuspect) {
-		// What is under way has no use of it.
-		p.giveUp(func(a *attempt) bool {
-			gone := !a.opened.Load() && !a.standby()
-			if gone {
-				p.withdraw(a)
-			}
-			return gone
-		})
-		p.do(p.machine.relayReturned(p.busy()))
+	if s := p.machine.state; s.carries() && s != StateSuspect {
+		return
 	}
+	// What is under way has no use of a relay that is back, and offers have none of
+	// one that is down.
+	gone := false
+	p.giveUp(func(a *attempt) bool {
+		if a.opened.Load() || a.standby() || !returned && !(a.offerer && pointless(ranked, a.using.Load())) {
+			return false
+		}
+		gone = true
+		p.withdraw(a)
+		return true
+	})
+	if returned || gone {
+		p.do(p.machine.relaysChanged(p.busy()))
+	}
+}
+
+// pointless reports whether a relay is down while another is not.
+func pointless(ranked []turn.Relay, used *turn.Relay) bool {
+	if used == nil || len(ranked) == 0 || ranked[0].Down {
+		return false
+	}
+	return slices.ContainsFunc(ranked, func(r turn.Relay) bool { return r.URL == used.URL && r.Down })
 }
 
 // outdated reports whether what is made with a relay should be made anew, and when:

@@ -362,7 +362,7 @@ func (s *session) path() Path {
 	if s.relay != "" && local != "relay" {
 		remote = "relay" // ICE may have met it as an address that nobody announced
 	}
-	return Path{Local: local, Remote: remote}
+	return Path{Local: local, Remote: remote, Relay: s.relay}
 }
 
 // carry puts an envelope on the session. It reports false when there is no room

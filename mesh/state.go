@@ -119,18 +119,25 @@ func (r Reason) String() string {
 }
 
 // Path is how a session runs: the types of its two candidates (RFC 8445 §5.1.1)
-// as this side sees them, "host", "srflx", "prflx" or "relay". The zero Path is
-// none.
-type Path struct{ Local, Remote string }
+// as this side sees them, "host", "srflx", "prflx" or "relay", and the TURN server
+// that carries it. The zero Path is none.
+type Path struct {
+	Local, Remote string
+	// Relay is the host of the TURN server, in the words of the side that uses it;
+	// "" for a direct path.
+	Relay string
+}
 
-// Relayed reports whether a TURN server carries the path. A side may see the
-// other's relay as "prflx"; the other side then knows.
-func (p Path) Relayed() bool { return p.Local == "relay" || p.Remote == "relay" }
+// Relayed reports whether a TURN server carries the path.
+func (p Path) Relayed() bool { return p.Relay != "" }
 
-// String returns "host to relay" and the like.
+// String returns "host to srflx", "host to relay by turn1.example" and the like.
 func (p Path) String() string {
-	if p == (Path{}) {
+	switch {
+	case p == (Path{}):
 		return "none"
+	case p.Relay != "":
+		return p.Local + " to " + p.Remote + " by " + p.Relay
 	}
 	return p.Local + " to " + p.Remote
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/infrafabric/agentmesh/internal/virtual"
 	"github.com/infrafabric/agentmesh/keys"
 	"github.com/infrafabric/agentmesh/mesh"
+	"github.com/infrafabric/agentmesh/turn"
 	"github.com/infrafabric/agentmesh/witness"
 )
 
@@ -38,6 +39,7 @@ type process struct {
 	agent       *Agent
 	incarnation int
 	node        *mesh.Node
+	pool        *turn.Pool      // of relays; nil without
 	ctx         context.Context // ends when it is killed
 	cancel      context.CancelFunc
 	work        sync.WaitGroup
@@ -114,9 +116,6 @@ func (a *Agent) start() error {
 	for i := range len(u.servers) {
 		cfg.Signaling = append(cfg.Signaling, u.servers[serverName(i)].url())
 	}
-	if len(u.relays) > 0 {
-		cfg.TURN = relays{u}
-	}
 	if u.cfg.Configure != nil {
 		u.cfg.Configure(a.name, &cfg)
 	}
@@ -126,13 +125,24 @@ func (a *Agent) start() error {
 	case <-a.moved: // the process begins with what is
 	default:
 	}
+	var pool *turn.Pool
+	if len(u.relays) > 0 && cfg.TURN == nil {
+		var err error
+		if pool, err = u.pool(a.name, a.host, cfg.Recorder); err != nil {
+			return err
+		}
+		cfg.TURN = pool
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), listenTime)
 	defer cancel()
 	n, err := mesh.Listen(ctx, cfg)
 	if err != nil {
+		if pool != nil {
+			err = errors.Join(err, pool.Close())
+		}
 		return err
 	}
-	p := &process{agent: a, incarnation: u.books.started(a.name), node: n, adopted: map[*mesh.Peer]bool{}}
+	p := &process{agent: a, incarnation: u.books.started(a.name), node: n, pool: pool, adopted: map[*mesh.Peer]bool{}}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	a.process = p
 	u.books.run(p)
@@ -172,6 +182,11 @@ func (p *process) leave() {
 	var lost *mesh.UndeliveredError
 	if err := p.node.Close(); err != nil && !errors.As(err, &lost) {
 		p.agent.u.t.Errorf("close %s: %v", p.agent.name, err)
+	}
+	if p.pool != nil {
+		if err := p.pool.Close(); err != nil {
+			p.agent.u.t.Errorf("close the pool of %s: %v", p.agent.name, err)
+		}
 	}
 	p.work.Wait()
 }
@@ -248,6 +263,8 @@ func (r *recorder) Record(ctx context.Context, e witness.Event) {
 		witness.SignalingConnectionLost, witness.SignalingFailover, witness.IFMessageFailed,
 		witness.SignatureVerificationFailed, witness.ReplayRejected, witness.UnauthorizedConnectionAttempt:
 		r.line.add("  " + e.AgentID + ": " + string(e.Name) + " " + e.PeerID + text(e, "server") + text(e, "error"))
+	case witness.TURNServerMarkedUnhealthy, witness.TURNServerHealthCheckSuccess, witness.AllTURNServersUnhealthy:
+		r.line.add("  " + e.AgentID + ": " + string(e.Name) + " " + text(e, "url"))
 	case witness.PeerDisconnected:
 		r.line.add("  " + e.AgentID + " → " + e.PeerID + ": " + string(e.Name) + ", " + text(e, "reason"))
 	}

@@ -1,12 +1,15 @@
 package meshtest
 
 import (
-	"context"
 	"fmt"
 	"time"
 
+	"github.com/pion/transport/v5"
+
 	"github.com/infrafabric/agentmesh/internal/virtual"
+	"github.com/infrafabric/agentmesh/mesh"
 	"github.com/infrafabric/agentmesh/turn"
+	"github.com/infrafabric/agentmesh/witness"
 )
 
 func serverName(i int) string { return fmt.Sprintf("s%d", i+1) }
@@ -18,7 +21,6 @@ type relay struct {
 	running *virtual.Relay
 	extra   time.Duration // by which it is slow
 	dead    bool
-	stopped bool
 }
 
 const relayUser, relayPassword = "meshtest", "virtual"
@@ -47,21 +49,22 @@ func (r *relay) restart() {
 	}
 }
 
-// relays is the choice of every agent: the first one that runs. A test's own
-// choice goes into Config.Configure.
-type relays struct{ u *Universe }
-
-func (c relays) Rank(context.Context) (ranked []turn.Relay) {
-	c.u.line.mu.Lock() // relays are killed by the goroutine of the test
-	defer c.u.line.mu.Unlock()
-	for _, r := range c.u.ordered {
-		if !r.dead && !r.stopped {
-			ranked = append(ranked, turn.Relay{URL: r.running.URL(), Username: relayUser, Password: relayPassword})
+// Carrier returns the name of the relay that carries a Peer's session, "" for a
+// direct path or none.
+func (u *Universe) Carrier(p *mesh.Peer) string {
+	for _, r := range u.ordered {
+		if r.running.Host().Addr() == p.Status().Path.Relay {
+			return r.name
 		}
 	}
-	return ranked
+	return ""
 }
 
-func (relays) Changed() <-chan struct{} { return nil }
-
-func (relays) Doubt(turn.Relay) {}
+// pool makes the pool of an agent's process: all relays, by their addresses.
+func (u *Universe) pool(agent string, n transport.Net, r witness.Recorder) (*turn.Pool, error) {
+	cfg := turn.PoolConfig{AgentID: agent, Net: n, Recorder: r}
+	for _, r := range u.ordered {
+		cfg.Endpoints = append(cfg.Endpoints, turn.Endpoint{URL: r.running.URL(), Credentials: turn.Static(relayUser, relayPassword)})
+	}
+	return turn.NewPool(cfg)
+}

@@ -28,8 +28,8 @@ type Config struct {
 	// Servers is how many signaling servers there are; they share presence and
 	// routes only through the agents that are registered with several. Default 1.
 	Servers int
-	// Relays is how many TURN servers there are. Every agent uses the first that
-	// runs. Default none.
+	// Relays is how many TURN servers there are. Every agent has a turn.Pool of
+	// them, unless Configure sets a TURN. Default none.
 	Relays int
 	// Seed is what keys and loss follow from.
 	Seed uint64

@@ -39,7 +39,7 @@ func (u *Universe) Kill(name string) {
 	case u.servers[name] != nil:
 		u.servers[name].kill()
 	default:
-		u.relaysChange(u.relays[name].kill)
+		u.relays[name].kill()
 	}
 }
 
@@ -59,7 +59,7 @@ func (u *Universe) Restart(name string) {
 			s.start()
 		}
 	default:
-		u.relaysChange(u.relays[name].restart)
+		u.relays[name].restart()
 	}
 }
 
@@ -73,8 +73,7 @@ func (u *Universe) Stop(name string) {
 	case u.servers[name] != nil:
 		u.pipes.Stall(u.servers[name].addr())
 	default:
-		r := u.relays[name]
-		u.relaysChange(func() { r.stopped = true; r.running.Hang() })
+		u.relays[name].running.Hang()
 	}
 }
 
@@ -88,16 +87,8 @@ func (u *Universe) Continue(name string) {
 	case u.servers[name] != nil:
 		u.pipes.Resume(u.servers[name].addr())
 	default:
-		r := u.relays[name]
-		u.relaysChange(func() { r.stopped = false; r.running.Resume() })
+		u.relays[name].running.Resume()
 	}
-}
-
-// relaysChange guards what Pick reads.
-func (u *Universe) relaysChange(f func()) {
-	u.line.mu.Lock()
-	defer u.line.mu.Unlock()
-	f()
 }
 
 // Partition lets nothing pass between two groups of agents, servers and relays,
@@ -273,11 +264,8 @@ func (u *Universe) Mend() {
 		}
 	}
 	for _, r := range u.ordered {
-		u.relaysChange(func() {
-			r.restart()
-			r.stopped = false
-			r.running.Resume()
-		})
+		r.restart()
+		r.running.Resume()
 		r.extra = 0
 		r.running.Host().SetDelay(0)
 		if err := r.running.Host().SetLoss(0, 0); err != nil {

@@ -1,0 +1,176 @@
+package meshtest_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/infrafabric/agentmesh/mesh"
+	"github.com/infrafabric/agentmesh/mesh/meshtest"
+	"github.com/infrafabric/agentmesh/witness"
+)
+
+// Scenario A: relays die, hang, lose and return under agents that have no other
+// path, whose pools know nothing but what they probe.
+
+// relayedPair runs f with two agents behind symmetric NATs that are connected and
+// send each other a message every so often.
+func relayedPair(t *testing.T, every time.Duration, cfg meshtest.Config, f func(u *meshtest.Universe, p *mesh.Peer, l *log)) {
+	t.Helper()
+	l := new(log)
+	cfg.RTT = rtt
+	change := cfg.Configure
+	cfg.Configure = func(name string, c *mesh.Config) {
+		c.Recorder = l
+		if change != nil {
+			change(name, c)
+		}
+	}
+	meshtest.Run(t, cfg, func(u *meshtest.Universe) {
+		if cfg.Relays > 1 {
+			u.Slow("r2", 10*time.Millisecond) // so that r1 is everybody's first
+		}
+		u.Agent("a", meshtest.Symmetric)
+		u.Agent("b", meshtest.Symmetric)
+		u.Traffic("a", "b", every, 1)
+		u.Traffic("b", "a", every, 1)
+		u.AwaitTraffic("a", "b")
+		u.AwaitTraffic("b", "a")
+		time.Sleep(5 * time.Second)
+		u.LongestGap("a", "b")
+		u.LongestGap("b", "a")
+		f(u, u.Lookup("a").Dial("b"), l)
+		u.Settle()
+	})
+}
+
+func without(_ string, c *mesh.Config) { c.Paths.StandbyAfter = mesh.Never }
+
+// TestScenarioARelayFails: the relay in use is killed, or hangs. With a standby
+// session traffic flows again within a second, without one within three, also when
+// no signaling server is left (standby only: nothing else leads to the other side)
+// and right after a replacement.
+func TestScenarioARelayFails(t *testing.T) {
+	t.Parallel()
+	for _, how := range []string{"killed", "hangs"} {
+		for _, with := range []string{"standby", "standby, no server", "standby, one server of two", "replacement", "no standby", "no standby, one server of two"} {
+			cfg, most := meshtest.Config{Relays: 2, Servers: 2}, time.Second
+			if with == "no standby" || with == "no standby, one server of two" {
+				cfg.Configure, most = without, 3*time.Second
+			}
+			relayedPair(t, 25*time.Millisecond, cfg, func(u *meshtest.Universe, p *mesh.Peer, l *log) {
+				switch with {
+				case "standby, no server":
+					u.Kill("s1")
+					u.Kill("s2")
+				case "standby, one server of two", "no standby, one server of two":
+					u.Kill("s1")
+				case "replacement":
+					if err := p.Replace(context.Background()); err != nil {
+						t.Error(err)
+					}
+					time.Sleep(3 * time.Second)
+				}
+				used := u.Carrier(p)
+				if how == "killed" {
+					u.Kill(used)
+				} else {
+					u.Stop(used)
+				}
+				time.Sleep(10 * time.Second)
+				gaps(t, u, fmt.Sprintf("relay %s, %s", how, with), most)
+				if now := u.Carrier(p); now == used || now == "" {
+					t.Errorf("%s, %s: still on %q", how, with, now)
+				}
+				if n := l.count(witness.TURNServerMarkedUnhealthy, "a"); n != 1 {
+					t.Errorf("%s, %s: marked unhealthy %d times", how, with, n)
+				}
+				if n := l.count(witness.TURNServerFailover, ""); n != 2 {
+					t.Errorf("%s, %s: %d failovers of the pools", how, with, n)
+				}
+			})
+		}
+	}
+}
+
+// TestScenarioABothFail: both relays are killed, for a while that is short or long;
+// within three seconds of the return of one traffic flows.
+func TestScenarioABothFail(t *testing.T) {
+	t.Parallel()
+	for i, out := range []time.Duration{2 * time.Second, 15 * time.Second, 2 * time.Minute, 20 * time.Minute} {
+		for _, configure := range []func(string, *mesh.Config){nil, without} {
+			relayedPair(t, 200*time.Millisecond, meshtest.Config{Relays: 2, Servers: 2, Seed: uint64(i), Configure: configure}, func(u *meshtest.Universe, p *mesh.Peer, l *log) {
+				u.Kill("s1")
+				u.Kill("r1")
+				u.Kill("r2")
+				time.Sleep(out)
+				back := time.Now()
+				u.Restart("r2")
+				u.AwaitTraffic("a", "b")
+				u.AwaitTraffic("b", "a")
+				took := time.Since(back)
+				t.Logf("both relays dead for %v, standby %v: recovered %v after the return of one", out, configure == nil, took)
+				if took > 3*time.Second {
+					t.Errorf("both relays dead for %v, standby %v: recovered %v after the return of one", out, configure == nil, took)
+				}
+				if n := l.count(witness.AllTURNServersUnhealthy, "a"); out > 5*time.Second && n != 1 {
+					t.Errorf("%d reports that all are unhealthy", n)
+				}
+			})
+		}
+	}
+}
+
+// TestScenarioALoss: the relay in use loses a fifth of what it gets and of what it
+// sends. Nothing is lost, and sessions do not come and go.
+func TestScenarioALoss(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(4) {
+		relayedPair(t, 50*time.Millisecond, meshtest.Config{Relays: 2, Seed: seed}, func(u *meshtest.Universe, p *mesh.Peer, l *log) {
+			before := l.count(witness.WebRTCSessionEstablished, "a")
+			u.Lose(u.Carrier(p), 20)
+			time.Sleep(2 * time.Minute)
+			gaps(t, u, "a fifth is lost at the relay", 5*time.Second)
+			n := l.count(witness.WebRTCSessionEstablished, "a") - before
+			t.Logf("%d sessions in two minutes, now on %s", n, u.Carrier(p))
+			if n > 3 {
+				t.Errorf("%d sessions in two minutes", n)
+			}
+		})
+	}
+}
+
+// TestScenarioABetterReturns: a Peer that has moved to a slower relay stays there when the
+// faster one returns, which carries its standby session from then on.
+func TestScenarioABetterReturns(t *testing.T) {
+	t.Parallel()
+	relayedPair(t, 100*time.Millisecond, meshtest.Config{Relays: 2}, func(u *meshtest.Universe, p *mesh.Peer, l *log) {
+		const better, worse = "r1", "r2"
+		for range 2 {
+			u.Kill(better)
+			time.Sleep(20 * time.Second)
+			if now := u.Carrier(p); now != worse {
+				t.Fatalf("on %q", now)
+			}
+			u.LongestGap("a", "b")
+			u.LongestGap("b", "a")
+			before := l.count(witness.WebRTCSessionEstablished, "")
+			u.Restart(better)
+			time.Sleep(3 * time.Minute)
+			if n := l.count(witness.WebRTCSessionEstablished, "") - before; n != 0 || u.Carrier(p) != worse {
+				t.Errorf("%d sessions after the return of the better relay, now on %q", n, u.Carrier(p))
+			}
+			gaps(t, u, "the better relay returns", 300*time.Millisecond)
+			// Its standby is there: the death of the worse one costs as little.
+			u.Kill(worse)
+			time.Sleep(10 * time.Second)
+			gaps(t, u, "the worse relay is killed", time.Second)
+			if now := u.Carrier(p); now != better {
+				t.Fatalf("on %q", now)
+			}
+			u.Restart(worse)
+			time.Sleep(time.Minute)
+		}
+	})
+}
