@@ -154,8 +154,8 @@ func (u *Universe) Do(e Event) {
 }
 
 // Random makes a story of three to six agents, with one to three servers and in
-// half of the cases one or two relays, in which four to twelve things go wrong
-// within two minutes. The same seed makes the same story.
+// half of the cases one to three relays, in which four to twelve things go wrong
+// within two minutes, and with relays one to four more of those. The same seed makes the same story.
 func Random(seed uint64) Story {
 	r := rand.New(rand.NewPCG(seed, 0))
 	s := Story{
@@ -164,7 +164,7 @@ func Random(seed uint64) Story {
 		Length: time.Duration(60+r.IntN(60)) * time.Second,
 	}
 	if r.IntN(2) == 0 {
-		s.Relays = 1 + r.IntN(2)
+		s.Relays = 1 + r.IntN(3)
 	}
 	for range 3 + r.IntN(4) {
 		n := NAT(r.IntN(int(Symmetric) + 1))
@@ -177,6 +177,11 @@ func Random(seed uint64) Story {
 	for range 4 + r.IntN(9) {
 		w.trouble()
 	}
+	if s.Relays > 0 {
+		for range 1 + r.IntN(4) {
+			w.relayTrouble()
+		}
+	}
 	slices.SortStableFunc(s.Events, func(x, y Event) int { return int(x.At - y.At) })
 	return s
 }
@@ -187,17 +192,51 @@ type writer struct {
 	s *Story
 }
 
-// trouble adds something that goes wrong, and in most cases its end.
-func (w *writer) trouble() {
+// when is when something goes wrong, and when that ends. Most troubles are short, some
+// last to the end.
+func (w *writer) when() (begin, end time.Duration) {
+	begin = time.Duration(w.r.Int64N(int64(w.s.Length * 3 / 4))).Truncate(time.Millisecond)
+	return begin, begin + time.Duration(w.r.ExpFloat64()*float64(12*time.Second)).Truncate(time.Millisecond)
+}
+
+// add adds an event, unless everything is mended by then.
+func (w *writer) add(at time.Duration, e Event) {
+	if e.At = at; at < w.s.Length {
+		w.s.Events = append(w.s.Events, e)
+	}
+}
+
+// relayTrouble adds something that goes wrong at a relay.
+func (w *writer) relayTrouble() {
 	r := w.r
-	begin := time.Duration(r.Int64N(int64(w.s.Length * 3 / 4))).Truncate(time.Millisecond)
-	// Most troubles are short, some last to the end.
-	end := begin + time.Duration(r.ExpFloat64()*float64(12*time.Second)).Truncate(time.Millisecond)
-	add := func(at time.Duration, e Event) {
-		if e.At = at; at < w.s.Length {
-			w.s.Events = append(w.s.Events, e)
+	begin, end := w.when()
+	relay := []string{fmt.Sprintf("r%d", 1+r.IntN(w.s.Relays))}
+	switch r.IntN(5) {
+	case 0:
+		w.add(begin, Event{Verb: Kill, Who: relay})
+		w.add(end, Event{Verb: Restart, Who: relay})
+	case 1:
+		w.add(begin, Event{Verb: Stop, Who: relay})
+		w.add(end, Event{Verb: Continue, Who: relay})
+	case 2:
+		w.add(begin, Event{Verb: Lose, Who: relay, Part: 5 + r.IntN(25)})
+		w.add(end, Event{Verb: Lose, Who: relay})
+	case 3:
+		w.add(begin, Event{Verb: Slow, Who: relay, Extra: time.Duration(r.IntN(300)) * time.Millisecond})
+		w.add(end, Event{Verb: Slow, Who: relay})
+	default: // one that comes and goes
+		for range 2 + r.IntN(3) {
+			w.add(begin, Event{Verb: Kill, Who: relay})
+			w.add(begin+3*time.Second, Event{Verb: Restart, Who: relay})
+			begin += 6 * time.Second
 		}
 	}
+}
+
+// trouble adds something that goes wrong, and in most cases its end.
+func (w *writer) trouble() {
+	r, add := w.r, w.add
+	begin, end := w.when()
 	agent, other := w.two()
 	any := w.host()
 	switch r.IntN(12) {
