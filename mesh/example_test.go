@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
+	"net/url"
 	"strings"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 	"github.com/infrafabric/agentmesh/keys"
 	"github.com/infrafabric/agentmesh/mesh"
 	"github.com/infrafabric/agentmesh/signaling"
+	"github.com/infrafabric/agentmesh/turn"
 )
 
 // exampleConfig is a Config for examples on one machine.
@@ -332,4 +335,93 @@ func ExampleRecovery() {
 	}
 	fmt.Println(cfg.Recovery.Attempts, "attempts after", cfg.Recovery.PartitionAfter)
 	// Output: 5 attempts after 5s
+}
+
+// Relays for agents between which there is no direct path. The pool probes both
+// servers, fetches new credentials in time, and can be told of others while it runs.
+// First contact takes a relay after two seconds.
+func ExampleRelays() {
+	credentials := turn.SharedSecret("the secret of the servers", "agent-a", time.Hour)
+	pool, err := turn.NewPool(turn.PoolConfig{Endpoints: []turn.Endpoint{
+		{URL: "turn:127.0.0.1:3478?transport=udp", Credentials: credentials},
+		{URL: "turns:localhost:443?transport=tcp", Credentials: credentials}, // where UDP is blocked
+	}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer pool.Close()
+	cfg := mesh.Config{TURN: pool, Paths: mesh.Paths{RelayAfter: 2 * time.Second}}
+	for _, r := range cfg.TURN.Rank(context.Background()) {
+		fmt.Println(r)
+	}
+	// Unordered output:
+	// turn:127.0.0.1:3478?transport=udp
+	// turns:localhost:443?transport=tcp
+}
+
+// An agent whose addresses neither peers nor signaling servers learn, and which wants
+// no standby session.
+func ExamplePaths() {
+	cfg := mesh.Config{
+		Paths: mesh.Paths{RelayOnly: true, StandbyAfter: mesh.Never},
+	}
+	fmt.Println(cfg.Paths.RelayOnly)
+	// Output: true
+}
+
+// Only the interfaces whose names begin with eth, no IPv6, and UDP ports that a
+// firewall lets in.
+func ExampleFilterNet() {
+	n, err := mesh.FilterNet(nil, mesh.NetFilter{
+		Interface: func(name string) bool { return strings.HasPrefix(name, "eth") },
+		Address:   netip.Addr.Is4,
+		MinPort:   40000,
+		MaxPort:   40999,
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	cfg := mesh.Config{Net: n}
+	fmt.Println(cfg.Net != nil)
+	// Output: true
+}
+
+// Only some addresses: here those of the loopback interface.
+func ExampleNetFilter() {
+	n, err := mesh.FilterNet(nil, mesh.NetFilter{Address: netip.MustParsePrefix("127.0.0.0/8").Contains})
+	if err != nil {
+		log.Fatal(err)
+	}
+	left, err := n.Interfaces()
+	if err != nil {
+		log.Fatal(err)
+	}
+	addrs, err := left[0].Addrs()
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(len(left), addrs)
+	// Output: 1 [127.0.0.1/8]
+}
+
+// A network that blocks UDP and lets out only what goes through an HTTP proxy:
+// signaling takes the proxy. Direct paths use TCP, to agents that listen on it.
+func ExampleConfig_blockedUDP() {
+	proxy, err := url.Parse("http://proxy.example:3128")
+	if err != nil {
+		log.Fatal(err)
+	}
+	cfg := mesh.Config{
+		Signaling:  []string{"wss://s1.example/"},
+		HTTPClient: &http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(proxy)}},
+		TCP:        true,
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0") // at the other agent
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer listener.Close()
+	other := mesh.Config{Signaling: []string{"wss://s1.example/"}, TCPListener: listener}
+	fmt.Println(cfg.TCP, other.TCPListener.Addr().Network())
+	// Output: true tcp
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 
 	"github.com/pion/turn/v5"
 )
@@ -14,7 +15,8 @@ const realm = "virtual"
 // RelayConfig says who may use a relay.
 type RelayConfig struct {
 	// Username and Password are the long-term credential of RFC 8489 §9.2 that
-	// everybody uses. Both are needed.
+	// everybody uses. Both are needed. A user name that continues with a colon is
+	// as good.
 	Username, Password string
 }
 
@@ -67,7 +69,8 @@ func (r *Relay) serve() error {
 	server, err := r.host.serve(turn.ServerConfig{
 		Realm: realm,
 		AuthHandler: func(ra *turn.RequestAttributes) (string, []byte, bool) {
-			return ra.Username, turn.GenerateAuthKey(ra.Username, ra.Realm, r.cfg.Password), ra.Username == r.cfg.Username
+			name, _, _ := strings.Cut(ra.Username, ":")
+			return ra.Username, turn.GenerateAuthKey(ra.Username, ra.Realm, r.cfg.Password), name == r.cfg.Username
 		},
 		PacketConnConfigs: []turn.PacketConnConfig{{
 			RelayAddressGenerator: &turn.RelayAddressGeneratorStatic{

@@ -90,6 +90,15 @@ func (a *Agent) Node() *mesh.Node {
 	return a.process.node
 }
 
+// Pool returns the agent's pool of relays, nil while it is killed or without one of the
+// universe's.
+func (a *Agent) Pool() *turn.Pool {
+	if a.process == nil {
+		return nil
+	}
+	return a.process.pool
+}
+
 // Dial returns the agent's Peer for another one, and fails the test when there is
 // none within a minute.
 func (a *Agent) Dial(to string) *mesh.Peer {
@@ -111,7 +120,7 @@ func (a *Agent) Dial(to string) *mesh.Peer {
 func (a *Agent) start() error {
 	u := a.u
 	cfg := mesh.Config{
-		Trust: &u.trust, STUN: []string{u.net.STUNServer()},
+		Trust: &u.trust, STUN: []string{u.net.STUNServer()}, Net: a.host,
 	}
 	for i := range len(u.servers) {
 		cfg.Signaling = append(cfg.Signaling, u.servers[serverName(i)].url())

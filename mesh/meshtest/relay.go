@@ -23,11 +23,15 @@ type relay struct {
 	dead    bool
 }
 
-const relayUser, relayPassword = "meshtest", "virtual"
+// The credential of every relay.
+const (
+	RelayUser     = "meshtest"
+	RelayPassword = "virtual"
+)
 
 func (r *relay) create() {
 	var err error
-	r.running, err = r.u.net.Relay(virtual.RelayConfig{Username: relayUser, Password: relayPassword})
+	r.running, err = r.u.net.Relay(virtual.RelayConfig{Username: RelayUser, Password: RelayPassword})
 	if err != nil {
 		r.u.fatal("relay %s: %v", r.name, err)
 	}
@@ -60,11 +64,18 @@ func (u *Universe) Carrier(p *mesh.Peer) string {
 	return ""
 }
 
+// RelayURL returns where a relay is, for a pool of a test's own. Its credential is
+// RelayUser, alone or followed by a colon and anything, and RelayPassword.
+func (u *Universe) RelayURL(name string) string {
+	u.check("relay", name)
+	return u.relays[name].running.URL()
+}
+
 // pool makes the pool of an agent's process: all relays, by their addresses.
 func (u *Universe) pool(agent string, n transport.Net, r witness.Recorder) (*turn.Pool, error) {
 	cfg := turn.PoolConfig{AgentID: agent, Net: n, Recorder: r}
 	for _, r := range u.ordered {
-		cfg.Endpoints = append(cfg.Endpoints, turn.Endpoint{URL: r.running.URL(), Credentials: turn.Static(relayUser, relayPassword)})
+		cfg.Endpoints = append(cfg.Endpoints, turn.Endpoint{URL: r.running.URL(), Credentials: turn.Static(RelayUser, RelayPassword)})
 	}
 	return turn.NewPool(cfg)
 }

@@ -34,7 +34,8 @@ type Config struct {
 	// Seed is what keys and loss follow from.
 	Seed uint64
 	// Configure changes an agent's configuration before each of its processes
-	// starts. Identity, Net, HTTPClient and NetworkChanged are the universe's.
+	// starts. Identity, Net, HTTPClient and NetworkChanged are the universe's; Net is
+	// there to be used.
 	// A Recorder gets every event beside the timeline.
 	Configure func(name string, c *mesh.Config)
 }

@@ -1,0 +1,236 @@
+package mesh
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pion/transport/v5"
+
+	"github.com/infrafabric/agentmesh/signaling"
+)
+
+// Networks that block UDP, on the loopback interface: virtual ones have no streams.
+
+// noUDP is the loopback interface without UDP.
+type noUDP struct{ transport.Net }
+
+var errNoUDP = errors.New("UDP is blocked")
+
+func (noUDP) ListenUDP(string, *net.UDPAddr) (transport.UDPConn, error) { return nil, errNoUDP }
+func (noUDP) ListenPacket(string, string) (net.PacketConn, error)       { return nil, errNoUDP }
+func (noUDP) DialUDP(string, *net.UDPAddr, *net.UDPAddr) (transport.UDPConn, error) {
+	return nil, errNoUDP
+}
+
+func blockedNet(t *testing.T) transport.Net {
+	t.Helper()
+	n, err := LoopbackNet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return noUDP{n}
+}
+
+// realServer is a signaling server over TLS, and a client that trusts it.
+func realServer(t *testing.T) (string, *http.Client) {
+	t.Helper()
+	s, err := signaling.NewServer(signaling.ServerConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := httptest.NewTLSServer(s)
+	client := web.Client()
+	t.Cleanup(func() {
+		client.CloseIdleConnections()
+		web.Close()
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return strings.Replace(web.URL, "https", "wss", 1), client
+}
+
+func listenReal(t *testing.T, cfg Config) *Node {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	n, err := Listen(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		var lost *UndeliveredError
+		if err := n.Close(); err != nil && !errors.As(err, &lost) {
+			t.Error(err)
+		}
+	})
+	return n
+}
+
+// TestTCPPath: where there is no UDP, agents meet by TCP if one of them listens and
+// the other dials, and not otherwise.
+func TestTCPPath(t *testing.T) {
+	url, client := realServer(t)
+	a, b, c := newIdentity(t, "agent-a"), newIdentity(t, "agent-b"), newIdentity(t, "agent-c")
+	trust := newBook(a, b, c)
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{Trust: trust, Signaling: []string{url}, HTTPClient: client, Net: blockedNet(t)}
+	cfgA, cfgB, cfgC := cfg, cfg, cfg
+	cfgA.Identity, cfgA.TCP = a, true
+	cfgB.Identity, cfgB.TCPListener = b, l
+	cfgC.Identity = c
+	nodeA, nodeB, nodeC := listenReal(t, cfgA), listenReal(t, cfgB), listenReal(t, cfgC)
+	p, q := meet(t, nodeA, nodeB)
+	tell(t, p, "by TCP")
+	hear(t, q, "by TCP")
+	if path := p.Status().Path; path.Relayed() || path.Local == "" {
+		t.Errorf("path %v", path)
+	}
+	for _, x := range []*Peer{p, q} {
+		if err := x.Replace(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	tell(t, q, "by another stream")
+	hear(t, p, "by another stream")
+	if _, err := dialFor(nodeC, "agent-b", time.Second); err == nil {
+		t.Error("an agent that uses neither UDP nor TCP gets through")
+	}
+	// The listener is the Node's.
+	if err := nodeB.Close(); err != nil {
+		var lost *UndeliveredError
+		if !errors.As(err, &lost) {
+			t.Error(err)
+		}
+	}
+	if conn, err := net.Dial("tcp4", l.Addr().String()); err == nil {
+		conn.Close()
+		t.Error("the listener is open after Close")
+	}
+}
+
+// TestTCPListenerLimit: connections beyond the limit are closed at once, and those
+// that end make room.
+func TestTCPListenerLimit(t *testing.T) {
+	inner, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &limitedListener{Listener: inner, free: make(chan struct{}, 1)}
+	defer l.Close()
+	accepted := make(chan net.Conn)
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- c
+		}
+	}()
+	dial := func() net.Conn {
+		c, err := net.Dial("tcp4", inner.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	one := dial()
+	defer one.Close()
+	first := <-accepted
+	two := dial()
+	defer two.Close()
+	if _, err := two.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("the second of one connection: %v", err)
+	}
+	if err := errors.Join(first.Close()); err != nil {
+		t.Error(err)
+	}
+	three := dial()
+	defer three.Close()
+	(<-accepted).Close()
+	l.Close()
+	<-over
+}
+
+// TestSignalingThroughProxy: signaling goes through an HTTP proxy (RFC 9110 §9.3.6)
+// and by no other way.
+func TestSignalingThroughProxy(t *testing.T) {
+	server, client := realServer(t)
+	var tunnels atomic.Int32
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodConnect {
+			http.Error(w, "only CONNECT", http.StatusMethodNotAllowed)
+			return
+		}
+		to, err := net.Dial("tcp", r.Host)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		defer to.Close()
+		from, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			return
+		}
+		defer from.Close()
+		tunnels.Add(1)
+		io.WriteString(from, "HTTP/1.1 200 OK\r\n\r\n")
+		done := make(chan struct{}, 2)
+		for _, way := range [][2]net.Conn{{from, to}, {to, from}} {
+			go func() { io.Copy(way[0], way[1]); way[0].Close(); done <- struct{}{} }()
+		}
+		<-done
+		<-done
+	}))
+	defer proxy.Close()
+	at, err := url.Parse(proxy.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	direct := &net.Dialer{}
+	through := &http.Client{Transport: &http.Transport{
+		Proxy:           http.ProxyURL(at),
+		TLSClientConfig: client.Transport.(*http.Transport).TLSClientConfig.Clone(),
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if addr != at.Host {
+				return nil, errors.New("only the proxy can be reached")
+			}
+			return direct.DialContext(ctx, network, addr)
+		},
+		TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{},
+	}}
+	a, b := newIdentity(t, "agent-a"), newIdentity(t, "agent-b")
+	loopback, err := LoopbackNet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{Trust: newBook(a, b), Signaling: []string{server}, HTTPClient: through, Net: loopback}
+	cfgA, cfgB := cfg, cfg
+	cfgA.Identity, cfgB.Identity = a, b
+	nodeA, nodeB := listenReal(t, cfgA), listenReal(t, cfgB)
+	p, q := meet(t, nodeA, nodeB)
+	tell(t, p, "introduced through a proxy")
+	hear(t, q, "introduced through a proxy")
+	if n := tunnels.Load(); n != 2 {
+		t.Errorf("%d tunnels", n)
+	}
+	nodeA.Close()
+	nodeB.Close()
+	through.CloseIdleConnections()
+}

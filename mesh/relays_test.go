@@ -1,0 +1,121 @@
+package mesh
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/infrafabric/agentmesh/turn"
+)
+
+// ranking makes a ranking of "name", or "name!" for one that is down, each by UDP and,
+// with "+", by TLS as well.
+func ranking(names ...string) (ranked []turn.Relay) {
+	for _, n := range names {
+		n, both := strings.CutSuffix(n, "+")
+		host, down := strings.CutSuffix(n, "!")
+		ranked = append(ranked, turn.Relay{URL: "turn:" + host + "?transport=udp", Down: down})
+		if both {
+			ranked = append(ranked, turn.Relay{URL: "turns:" + host})
+		}
+	}
+	return ranked
+}
+
+func TestChooseRelay(t *testing.T) {
+	for _, c := range []struct {
+		ranked, theirs, shunned string
+		want                    string
+	}{
+		{"", "", "", ""},
+		{"", "b", "", ""},
+		{"a b", "", "", "turn:a?transport=udp"},
+		{"a b", "b", "", "turn:b?transport=udp"},     // one server a session
+		{"a b", "c", "", "turn:a?transport=udp"},     // theirs is not known here
+		{"a b", "b", "b", "turn:a?transport=udp"},    // and theirs did not help lately
+		{"a b!", "b", "", "turn:a?transport=udp"},    // and theirs is down
+		{"a! b!", "b", "", "turn:b?transport=udp"},   // the same badness
+		{"a b", "", "a", "turn:b?transport=udp"},     // what did help
+		{"a b", "", "a b", "turn:a?transport=udp"},   // nobody is cut off
+		{"a! b", "", "b", "turn:b?transport=udp"},    // down is worse than shunned
+		{"a!", "", "a", "turn:a?transport=udp"},      // one is better than none
+		{"a!+ b", "a", "b", "turns:a"},               // theirs by another way
+		{"a! b!", "", "a", "turn:b?transport=udp"},   //
+		{"a+ b", "b", "a b", "turn:b?transport=udp"}, //
+	} {
+		var names []string
+		if c.ranked != "" {
+			names = strings.Fields(c.ranked)
+		}
+		got := ""
+		if r := choose(ranking(names...), c.theirs, strings.Fields(c.shunned)); r != nil {
+			got = r.URL
+		}
+		if got != c.want {
+			t.Errorf("choose(%s; theirs %q; shunned %s): %q, want %q", c.ranked, c.theirs, c.shunned, got, c.want)
+		}
+	}
+}
+
+// TestSecondRelay: a standby session is on a server that works, or on none.
+func TestSecondRelay(t *testing.T) {
+	for _, c := range []struct{ ranked, not, want string }{
+		{"a+ b", "a", "turn:b?transport=udp"}, // another way to the same server is no other server
+		{"a b! c", "a", "turn:c?transport=udp"},
+		{"a b!", "a", ""},
+		{"a b", "a b", ""},
+	} {
+		got := ""
+		if r := second(ranking(strings.Fields(c.ranked)...), strings.Fields(c.not)); r != nil {
+			got = r.URL
+		}
+		if got != c.want {
+			t.Errorf("second(%s; not %s): %q, want %q", c.ranked, c.not, got, c.want)
+		}
+	}
+}
+
+func TestShunned(t *testing.T) {
+	now := time.Now()
+	s := shunned{}
+	s.add("", now)
+	for i := range maxShunned + 10 {
+		s.add(strings.Repeat("x", i+1), now.Add(time.Duration(i)))
+	}
+	s.add("x", now.Add(time.Minute)) // again
+	if got := s.list(now.Add(shunFor - 1)); len(got) != maxShunned {
+		t.Errorf("%d servers are shunned", len(got))
+	}
+	if got := s.list(now.Add(time.Minute)); !slices.Equal(got, []string{"x"}) || len(s) != 1 {
+		t.Errorf("after their time: %q", got)
+	}
+}
+
+func TestOutdatedRelay(t *testing.T) {
+	now := time.Now()
+	used := turn.Relay{URL: "turn:a?transport=udp", Username: "u", Expires: now.Add(time.Hour)}
+	newer := used
+	newer.Username, newer.Expires = "v", now.Add(2*time.Hour)
+	longer := used
+	longer.Expires = now.Add(2 * time.Hour)
+	other := turn.Relay{URL: "turns:a", Username: "v"}
+	for i, c := range []struct {
+		ranked []turn.Relay
+		most   time.Duration // -1 for never
+	}{
+		{[]turn.Relay{used}, -1},
+		{nil, 0},
+		{ranking("b"), 0},
+		{[]turn.Relay{newer}, 30 * time.Minute},
+		{[]turn.Relay{longer}, -1},
+		{[]turn.Relay{other}, -1},
+		{[]turn.Relay{other, newer}, 30 * time.Minute},
+		{ranking("a!"), 30 * time.Minute},
+	} {
+		at, yes := outdated(c.ranked, used, now)
+		if yes != (c.most >= 0) || yes && (at.Before(now) || at.After(now.Add(c.most))) {
+			t.Errorf("%d: %v, %v", i, at.Sub(now), yes)
+		}
+	}
+}
