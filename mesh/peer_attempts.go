@@ -381,7 +381,7 @@ func (p *Peer) attemptFailed(a *attempt) {
 	if errors.Is(a.err, errSuperseded) {
 		return
 	}
-	if a.standby() {
+	if a.standby() && p.machine.met {
 		p.standbyFailed(a)
 		return
 	}

@@ -112,7 +112,7 @@ func TestCredentialsRenewed(t *testing.T) {
 			t.Errorf("replaced %d times", replaced)
 		}
 		gaps(t, u, "credentials are renewed", 300*time.Millisecond)
-		if n := l.count(witness.ConnectionStateChanged, "a"); n > 6*replaced {
+		if n := l.count(witness.ConnectionStateChanged, "a"); n > 6*replaced+10 {
 			t.Errorf("%d changes of state", n)
 		}
 		u.Settle()

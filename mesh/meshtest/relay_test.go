@@ -86,32 +86,6 @@ func TestRelayOnly(t *testing.T) {
 	}
 }
 
-// TestRelayDies: the relay in use is killed, or hangs, and there is another one.
-func TestRelayDies(t *testing.T) {
-	t.Parallel()
-	for _, how := range []string{"killed", "hangs"} {
-		meshtest.Run(t, meshtest.Config{RTT: rtt, Relays: 2}, func(u *meshtest.Universe) {
-			u.Agent("a", meshtest.Symmetric)
-			u.Agent("b", meshtest.Symmetric)
-			u.Traffic("a", "b", 25*time.Millisecond, 1)
-			u.Traffic("b", "a", 25*time.Millisecond, 1)
-			u.AwaitTraffic("a", "b")
-			u.AwaitTraffic("b", "a")
-			time.Sleep(5 * time.Second)
-			u.LongestGap("a", "b")
-			u.LongestGap("b", "a")
-			if how == "killed" {
-				u.Kill("r1")
-			} else {
-				u.Stop("r1")
-			}
-			time.Sleep(10 * time.Second)
-			gaps(t, u, "relay "+how, 3*time.Second)
-			u.Settle()
-		})
-	}
-}
-
 // TestRelayReturns: the only relay is gone for longer than all attempts last. Nobody
 // tells when it is back.
 func TestRelayReturns(t *testing.T) {

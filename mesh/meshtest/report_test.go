@@ -156,11 +156,11 @@ func TestChangesAreTold(t *testing.T) {
 }
 
 // TestPairHealsThroughNeighbour: no server is left, and the session of a pair is
-// dead for good, with the relay that carried it. The pair shares a neighbour, and
+// dead for good, with the relay that carried it; there is no standby session. The pair shares a neighbour, and
 // makes its next session through that.
 func TestPairHealsThroughNeighbour(t *testing.T) {
 	t.Parallel()
-	meshtest.Run(t, meshtest.Config{RTT: rtt, Servers: 2, Relays: 2}, func(u *meshtest.Universe) {
+	meshtest.Run(t, meshtest.Config{RTT: rtt, Servers: 2, Relays: 2, Configure: without}, func(u *meshtest.Universe) {
 		a := u.Agent("a", meshtest.Symmetric)
 		b := u.Agent("b", meshtest.Symmetric)
 		u.Agent("c", meshtest.Open)
@@ -178,7 +178,7 @@ func TestPairHealsThroughNeighbour(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		u.LongestGap("a", "b")
 		u.LongestGap("b", "a")
-		u.Kill("r1")
+		u.Kill(u.Carrier(a.Dial("b")))
 		time.Sleep(10 * time.Second)
 		gaps(t, u, "a dead relay and no server", 3*time.Second)
 		u.Settle()

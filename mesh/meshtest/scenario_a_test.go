@@ -174,3 +174,74 @@ func TestScenarioABetterReturns(t *testing.T) {
 		}
 	})
 }
+
+// TestScenarioAStandbyDies: the relay of the standby session dies, and nobody uses
+// it; another one is made on a third relay, so that the death of the first costs no
+// more than before.
+func TestScenarioAStandbyDies(t *testing.T) {
+	t.Parallel()
+	relayedPair(t, 25*time.Millisecond, meshtest.Config{Relays: 3}, func(u *meshtest.Universe, p *mesh.Peer, l *log) {
+		used := u.Carrier(p)
+		for _, r := range []string{"r1", "r2", "r3"} {
+			if r == used {
+				continue
+			}
+			u.Kill(r)
+			time.Sleep(20 * time.Second)
+			gaps(t, u, "the relay of the standby session is killed", rtt+20*time.Millisecond)
+			u.Kill(used)
+			time.Sleep(5 * time.Second)
+			gaps(t, u, "the relay in use is killed", time.Second)
+			used = u.Carrier(p)
+			u.Restart("r1")
+			u.Restart("r2")
+			u.Restart("r3")
+			time.Sleep(45 * time.Second) // the pools probe, and a standby is made
+			u.LongestGap("a", "b")
+			u.LongestGap("b", "a")
+		}
+		if n := l.count(witness.WebRTCSessionEstablished, "a"); n > 5 {
+			t.Errorf("%d sessions", n)
+		}
+	})
+}
+
+// TestScenarioAReports: what operators are told of it.
+func TestScenarioAReports(t *testing.T) {
+	t.Parallel()
+	relayedPair(t, 100*time.Millisecond, meshtest.Config{Relays: 2}, func(u *meshtest.Universe, p *mesh.Peer, l *log) {
+		expect := func(when string, counts map[witness.Name]int) {
+			t.Helper()
+			for name, want := range counts {
+				if n := l.count(name, "a"); n != want {
+					t.Errorf("%s: %d times %s instead of %d", when, n, name, want)
+				}
+			}
+		}
+		counts := map[witness.Name]int{
+			witness.TURNFallbackInitiated: 1, witness.TURNFallbackSuccessful: 1, witness.TURNConnectionDetected: 1,
+			witness.TURNServerHealthCheckSuccess: 2, witness.TURNServerMarkedUnhealthy: 0, witness.TURNServerFailover: 0,
+			witness.AllTURNServersUnhealthy: 0,
+		}
+		expect("first contact", counts)
+		u.Kill("r1")
+		time.Sleep(10 * time.Second)
+		counts[witness.TURNConnectionDetected] = 2 // the standby session
+		counts[witness.TURNServerMarkedUnhealthy], counts[witness.TURNServerFailover] = 1, 1
+		expect("the relay in use is killed", counts)
+		u.Kill("r2")
+		time.Sleep(10 * time.Second)
+		delete(counts, witness.TURNFallbackInitiated) // what is tried in vain
+		counts[witness.TURNServerMarkedUnhealthy], counts[witness.AllTURNServersUnhealthy] = 2, 1
+		expect("both are dead", counts)
+		u.Restart("r1")
+		time.Sleep(10 * time.Second)
+		counts[witness.TURNServerHealthCheckSuccess], counts[witness.TURNServerFailover] = 3, 2
+		if n := l.count(witness.TURNConnectionDetected, "a"); n != 3 {
+			t.Errorf("%d sessions on a relay", n)
+		}
+		delete(counts, witness.TURNConnectionDetected)
+		delete(counts, witness.TURNFallbackSuccessful)
+		expect("one is back", counts)
+	})
+}
