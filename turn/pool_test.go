@@ -26,6 +26,7 @@ type world struct {
 	me     *virtual.Host
 	relays []*virtual.Relay
 	pool   *Pool
+	last   *virtual.Host // of the last server
 
 	mu     sync.Mutex
 	events []witness.Event
@@ -372,6 +373,9 @@ func TestPoolSlowServer(t *testing.T) {
 			w.sleep(5 * time.Second)
 		}
 		w.want("in doubt", 1, 0)
+		if s := w.pool.Status()[0]; s.Latency != 675*time.Millisecond {
+			t.Errorf("latency %v: a late echo is taken for that of a later datagram", s.Latency)
+		}
 	})
 }
 
@@ -456,6 +460,7 @@ func (w *world) server(change func(*turn.ServerConfig)) (url string, n *allocati
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	w.last = h
 	c, err := h.ListenPacket("udp4", h.Addr()+":3478")
 	if err != nil {
 		w.t.Fatal(err)
@@ -554,6 +559,28 @@ func TestPoolNothingGood(t *testing.T) {
 		w.sleep(10 * time.Second)
 		w.want("nothing good", 1, 0)
 	})
+}
+
+func TestPoolConfig(t *testing.T) {
+	e := Endpoint{URL: "turn:r.example", Credentials: Static("u", "p")}
+	for want, c := range map[string]PoolConfig{
+		"PoolConfig.ProbeEvery":   {ProbeEvery: time.Millisecond},
+		"PoolConfig.ProbeTimeout": {ProbeTimeout: time.Minute},
+		"PoolConfig.Failures":     {Failures: -1},
+		"Endpoint.URL":            {Endpoints: []Endpoint{{URL: "turns:user:secret@r.example", Credentials: e.Credentials}}},
+		"Endpoint.Credentials":    {Endpoints: []Endpoint{{URL: e.URL}}},
+	} {
+		var ce *ConfigError
+		if _, err := NewPool(c); !errors.As(err, &ce) || ce.Field != want || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+	if _, err := NewPool(PoolConfig{Endpoints: []Endpoint{e, e}}); !errors.Is(err, ErrDuplicate) {
+		t.Errorf("twice the same: %v", err)
+	}
+	if _, err := NewPool(PoolConfig{Endpoints: make([]Endpoint, MaxEndpoints+1)}); err == nil {
+		t.Error("too many")
+	}
 }
 
 // restServer makes it one with a shared secret.
