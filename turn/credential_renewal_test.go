@@ -56,15 +56,19 @@ func TestRenewalSteps(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	for _, want := range []time.Duration{1, 2, 4} {
+		r.due = time.Time{} // or it would remain the earlier one
 		r.refused(now, 0)
 		if r.due.Sub(now) != want*time.Second {
 			t.Errorf("refused: due after %v, want %d s", r.due.Sub(now), want)
 		}
-		if r.got(now, first, 0) || r.version != 1 || !r.due.IsZero() {
-			t.Errorf("the same is another: %+v", r)
+		if r.got(now, first, 0) || r.version != 1 || r.due.Sub(now) != want*time.Second {
+			t.Errorf("the same again: %+v", r)
 		}
 	}
 	r.accepted()
+	if r.got(now, first, 0); !r.due.IsZero() {
+		t.Errorf("after success: due after %v", r.due.Sub(now))
+	}
 	if r.refused(now, 0); r.due.Sub(now) != time.Second {
 		t.Errorf("after success: due after %v", r.due.Sub(now))
 	}
@@ -82,6 +86,7 @@ type source struct {
 	serving int // calls at a time
 	most    int
 	slow    time.Duration
+	last    time.Time // one was handed out
 }
 
 // fetch is a Credentials.
@@ -107,6 +112,7 @@ func (s *source) fetch(ctx context.Context) (Credential, error) {
 	if fail {
 		return Credential{}, errors.New("the service is down")
 	}
+	s.set(func(s *source) { s.last = time.Now() })
 	return Credential{Username: testUser, Password: testPassword, Expires: time.Now().Add(life)}, nil
 }
 
@@ -161,6 +167,11 @@ func TestPoolRenewsInTime(t *testing.T) {
 		})
 		t.Logf("back after %v", w.until(45*time.Second, 0, 1))
 		w.wantEvents("turn_server_health_check_success 0")
+		s.set(func(s *source) {
+			if took := w.pool.Status()[0].Since.Sub(s.last); took > 300*time.Millisecond {
+				t.Errorf("healthy %v after it had a credential again", took)
+			}
+		})
 	})
 }
 

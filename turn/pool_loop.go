@@ -261,7 +261,9 @@ func (p *Pool) judge(now time.Time, m *member, r Relay, latency time.Duration, e
 		}
 		m.renewal.refused(now, 2*rand.Float64()-1)
 	}
-	p.failed(now, m, err, urgent)
+	// A server without room for another allocation is alive; and a probe may itself
+	// fill a small quota for a moment.
+	p.failed(now, m, err, urgent && !errors.Is(err, ErrQuota))
 }
 
 // fetch asks for the credential of m.

@@ -248,6 +248,18 @@ func TestPoolDoubt(t *testing.T) {
 			}
 			w.want("after many doubts", 0, 1)
 			w.wantEvents()
+			url, n := w.server(nil)
+			if err := w.pool.Add(Endpoint{URL: url, Credentials: Static(testUser, testPassword)}); err != nil {
+				t.Fatal(err)
+			}
+			w.sleep(time.Second)
+			for range 600 {
+				w.pool.Doubt(Relay{URL: url})
+				w.sleep(10 * time.Millisecond)
+			}
+			if made := n.made.Load(); made < 6 || made > 8 {
+				t.Errorf("%d probes in 7 s of doubts", made)
+			}
 		})
 	})
 }
@@ -302,6 +314,10 @@ func TestPoolAllDead(t *testing.T) {
 			took := w.until(1200*time.Millisecond, 1)
 			most = max(most, took)
 			w.wantEvents("turn_server_health_check_success 1", "turn_server_failover 2 1")
+			w.relays[1].Kill()
+			w.doubt(1)
+			w.sleep(1500 * time.Millisecond)
+			w.wantEvents("turn_server_marked_unhealthy 1", "all_turn_servers_unhealthy")
 		})
 	}
 	t.Logf("known after %v at most", most)
@@ -356,7 +372,11 @@ func TestPoolOvertaking(t *testing.T) {
 		w.sleep(10 * time.Minute)
 		w.want("slightly slower", 0, 1)
 		w.relays[0].Host().SetDelay(25 * time.Millisecond) // 125 and 85 ms
-		t.Logf("clearly slower: known after %v", w.until(4*time.Minute, 1, 0))
+		took := w.until(4*time.Minute, 1, 0)
+		if took < 24*time.Second {
+			t.Errorf("one slow probe is believed, after %v", took)
+		}
+		t.Logf("clearly slower: known after %v", took)
 		w.relays[0].Host().SetDelay(5 * time.Millisecond)
 		w.sleep(10 * time.Minute)
 		w.want("as fast again", 1, 0)
@@ -502,7 +522,10 @@ func TestPoolQuota(t *testing.T) {
 		w.open(Endpoint{URL: url, Credentials: Static(testUser, testPassword)}, w.endpoint(0))
 		w.ready(-1, 0)
 		set(true)
-		w.until(40*time.Second, 0)
+		w.pool.Doubt(Relay{URL: url})
+		w.sleep(500 * time.Millisecond)
+		w.want("in doubt, but alive", -1, 0)
+		w.until(5*time.Second, 0)
 		if s := w.pool.Status()[0]; !errors.Is(s.Err, ErrQuota) || s.Failures < 3 {
 			t.Errorf("%+v", s)
 		}
