@@ -147,6 +147,7 @@ func TestPoolRenewsInTime(t *testing.T) {
 			}
 			s.fail, s.slow, s.asked = true, time.Hour, 0
 		})
+		w.sleep(4 * time.Second) // one may have been under way
 		end := w.pool.Rank(t.Context())[0].Expires
 		w.sleep(time.Until(end) - time.Second)
 		w.want("a second before the end", 0, 1)
@@ -227,4 +228,24 @@ func TestPoolSharedSecret(t *testing.T) {
 			t.Errorf("%+v", st)
 		}
 	})
+}
+
+// TestPoolEndWhileProbing: a credential that ends while a probe with it passes, or
+// in that very moment, makes no endpoint healthy.
+func TestPoolEndWhileProbing(t *testing.T) {
+	for i := range 40 {
+		inWorld(t, []time.Duration{0}, func(t *testing.T, w *world) {
+			life := 275*time.Millisecond + time.Duration(i/4-5)*time.Millisecond // a probe takes 275 ms
+			s := &source{life: life}
+			e := w.endpoint(0)
+			e.Credentials = s.fetch
+			w.open(e)
+			w.sleep(time.Millisecond)
+			s.set(func(s *source) { s.fail = true })
+			w.sleep(time.Second)
+			if st := w.pool.Status()[0]; st.Health != Unhealthy || w.pool.Rank(t.Context()) != nil {
+				t.Errorf("a life of %v: %+v", life, st)
+			}
+		})
+	}
 }
