@@ -65,6 +65,16 @@ func TestPoolDoubt(t *testing.T) {
 			t.Logf("known after %v", w.until(45*time.Second, 1))
 		})
 	})
+	t.Run("while a probe is under way", func(t *testing.T) {
+		inWorld(t, []time.Duration{0, 20 * time.Millisecond}, func(t *testing.T, w *world) {
+			w.open()
+			w.ready(0, 1)
+			w.relays[0].Hang()
+			w.sleep(time.Until(w.pool.Status()[0].NextProbe) + 10*time.Millisecond)
+			w.doubt(0)
+			t.Logf("known after %v", w.until(1500*time.Millisecond, 1))
+		})
+	})
 	t.Run("unfounded", func(t *testing.T) {
 		inWorld(t, []time.Duration{0, 20 * time.Millisecond}, func(t *testing.T, w *world) {
 			w.open()
