@@ -35,6 +35,8 @@ func (r *renewal) got(now time.Time, c Credential, spread float64) (changed bool
 	if changed {
 		r.cred = c
 		r.version++
+	} else if r.refusals > 0 {
+		r.again(now, r.refusals, spread) // it was refused: ask on, until there is another
 	}
 	return changed
 }

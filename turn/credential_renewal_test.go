@@ -56,15 +56,19 @@ func TestRenewalSteps(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	for _, want := range []time.Duration{1, 2, 4} {
+		r.due = time.Time{} // or it would remain the earlier one
 		r.refused(now, 0)
 		if r.due.Sub(now) != want*time.Second {
 			t.Errorf("refused: due after %v, want %d s", r.due.Sub(now), want)
 		}
-		if r.got(now, first, 0) || r.version != 1 || !r.due.IsZero() {
-			t.Errorf("the same is another: %+v", r)
+		if r.got(now, first, 0) || r.version != 1 || r.due.Sub(now) != want*time.Second {
+			t.Errorf("the same again: %+v", r)
 		}
 	}
 	r.accepted()
+	if r.got(now, first, 0); !r.due.IsZero() {
+		t.Errorf("after success: due after %v", r.due.Sub(now))
+	}
 	if r.refused(now, 0); r.due.Sub(now) != time.Second {
 		t.Errorf("after success: due after %v", r.due.Sub(now))
 	}
@@ -82,6 +86,7 @@ type source struct {
 	serving int // calls at a time
 	most    int
 	slow    time.Duration
+	last    time.Time // one was handed out
 }
 
 // fetch is a Credentials.
@@ -107,6 +112,7 @@ func (s *source) fetch(ctx context.Context) (Credential, error) {
 	if fail {
 		return Credential{}, errors.New("the service is down")
 	}
+	s.set(func(s *source) { s.last = time.Now() })
 	return Credential{Username: testUser, Password: testPassword, Expires: time.Now().Add(life)}, nil
 }
 
@@ -141,6 +147,7 @@ func TestPoolRenewsInTime(t *testing.T) {
 			}
 			s.fail, s.slow, s.asked = true, time.Hour, 0
 		})
+		w.sleep(4 * time.Second) // one may have been under way
 		end := w.pool.Rank(t.Context())[0].Expires
 		w.sleep(time.Until(end) - time.Second)
 		w.want("a second before the end", 0, 1)
@@ -161,6 +168,11 @@ func TestPoolRenewsInTime(t *testing.T) {
 		})
 		t.Logf("back after %v", w.until(45*time.Second, 0, 1))
 		w.wantEvents("turn_server_health_check_success 0")
+		s.set(func(s *source) {
+			if took := w.pool.Status()[0].Since.Sub(s.last); took > 300*time.Millisecond {
+				t.Errorf("healthy %v after it had a credential again", took)
+			}
+		})
 	})
 }
 
@@ -216,4 +228,24 @@ func TestPoolSharedSecret(t *testing.T) {
 			t.Errorf("%+v", st)
 		}
 	})
+}
+
+// TestPoolEndWhileProbing: a credential that ends while a probe with it passes, or
+// in that very moment, makes no endpoint healthy.
+func TestPoolEndWhileProbing(t *testing.T) {
+	for i := range 40 {
+		inWorld(t, []time.Duration{0}, func(t *testing.T, w *world) {
+			life := 275*time.Millisecond + time.Duration(i/4-5)*time.Millisecond // a probe takes 275 ms
+			s := &source{life: life}
+			e := w.endpoint(0)
+			e.Credentials = s.fetch
+			w.open(e)
+			w.sleep(time.Millisecond)
+			s.set(func(s *source) { s.fail = true })
+			w.sleep(time.Second)
+			if st := w.pool.Status()[0]; st.Health != Unhealthy || w.pool.Rank(t.Context()) != nil {
+				t.Errorf("a life of %v: %+v", life, st)
+			}
+		})
+	}
 }

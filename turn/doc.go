@@ -26,7 +26,9 @@
 //	  ├─ Refresh, lifetime 0 ─────────────────────────▶│
 //	  │◀───────────────────────────────────────────────┤   RFC 8656 §8
 //
-// The latency is that of the echo, from Send to Data.
+// The latency is that of the echo, from Send to Data. A quota must leave room for
+// one allocation more than sessions need, for each endpoint of the server; coturn
+// gives it back a moment after it was freed.
 //
 // What is found has an error each, of type [*ProbeError]:
 //
@@ -61,7 +63,7 @@
 // if that is more. So at a round trip of 50 ms a dead relay in use is known 1.2 s
 // after the doubt, and one that is not in use after 42 s at most. While no endpoint is
 // usable the return of one is known within 1.2 s; that costs four datagrams in three
-// seconds for each. What loses a fifth of all datagrams stays healthy.
+// seconds for each that is silent. What loses a fifth of all datagrams stays healthy.
 //
 // # Order
 //

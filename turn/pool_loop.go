@@ -230,7 +230,7 @@ func (p *Pool) probe(now time.Time, m *member, alone, urgent bool) {
 		bounded, end := context.WithTimeout(ctx, p.cfg.ProbeTimeout)
 		defer end()
 		latency, err := probe(bounded, p.cfg.Net, m.address, r, pace)
-		gone := context.Cause(ctx) != nil && err != nil
+		gone := context.Cause(ctx) != nil
 		p.result(func(now time.Time) {
 			m.cancel = nil
 			if !gone && !m.removed {
@@ -250,6 +250,9 @@ func (p *Pool) result(f func(now time.Time)) {
 
 // judge takes the verdict of a probe of m with the credential of r.
 func (p *Pool) judge(now time.Time, m *member, r Relay, latency time.Duration, err error, urgent bool) {
+	if !m.renewal.usable(now) {
+		return // its end came first, and the verdict is about the past
+	}
 	if err == nil {
 		m.renewal.accepted()
 		p.passed(now, m, latency)
@@ -261,7 +264,9 @@ func (p *Pool) judge(now time.Time, m *member, r Relay, latency time.Duration, e
 		}
 		m.renewal.refused(now, 2*rand.Float64()-1)
 	}
-	p.failed(now, m, err, urgent)
+	// A server without room for another allocation is alive; and a probe may itself
+	// fill a small quota for a moment.
+	p.failed(now, m, err, urgent && !errors.Is(err, ErrQuota))
 }
 
 // fetch asks for the credential of m.

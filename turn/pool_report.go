@@ -84,7 +84,7 @@ func (p *Pool) chosen() {
 	p.loop.dark = false
 	from, to := p.loop.first, ranked[0]
 	p.loop.first = to
-	if from == nil || from == to || from.removed || from.breaker.health != Unhealthy {
+	if from == nil || from == to || from.breaker.health != Unhealthy {
 		return
 	}
 	id := make([]byte, 8)

@@ -6,197 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/pion/turn/v5"
 
 	"github.com/infrafabric/agentmesh/internal/virtual"
-	"github.com/infrafabric/agentmesh/witness"
 )
-
-// world is a virtual network with relays and one agent's Pool.
-type world struct {
-	t      *testing.T
-	net    *virtual.Net
-	me     *virtual.Host
-	relays []*virtual.Relay
-	pool   *Pool
-
-	mu     sync.Mutex
-	events []witness.Event
-}
-
-// inWorld runs f in a bubble, with a round trip of 50 ms and relays that are
-// further away by the given delays. No Pool runs yet.
-func inWorld(t *testing.T, delays []time.Duration, f func(t *testing.T, w *world)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, net: virtual.New(t, virtual.Config{RTT: 50 * time.Millisecond})}
-		var err error
-		if w.me, err = w.net.Host(virtual.PortRestricted); err != nil {
-			t.Fatal(err)
-		}
-		for _, d := range delays {
-			w.relay(d)
-		}
-		defer func() {
-			if w.pool != nil {
-				w.close()
-			}
-		}()
-		f(t, w)
-	})
-}
-
-func (w *world) relay(delay time.Duration) *virtual.Relay {
-	w.t.Helper()
-	r, err := w.net.Relay(virtual.RelayConfig{Username: testUser, Password: testPassword})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	r.Host().SetDelay(delay)
-	w.relays = append(w.relays, r)
-	return r
-}
-
-func (w *world) endpoint(i int) Endpoint {
-	return Endpoint{URL: w.relays[i].URL(), Credentials: Static(testUser, testPassword)}
-}
-
-// open starts the Pool with the endpoints, or with one for each relay.
-func (w *world) open(endpoints ...Endpoint) {
-	w.t.Helper()
-	if endpoints == nil {
-		for i := range w.relays {
-			endpoints = append(endpoints, w.endpoint(i))
-		}
-	}
-	p, err := NewPool(PoolConfig{
-		Endpoints: endpoints, Net: w.me, AgentID: "agent",
-		Recorder: witness.RecorderFunc(func(_ context.Context, e witness.Event) {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			w.events = append(w.events, e)
-		}),
-	})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.pool = p
-}
-
-// close ends the Pool, which takes no time.
-func (w *world) close() {
-	w.t.Helper()
-	began := time.Now()
-	if err := w.pool.Close(); err != nil || time.Since(began) > 10*time.Millisecond {
-		w.t.Errorf("Close: %v after %v", err, time.Since(began))
-	}
-}
-
-// sleep passes virtual time.
-//
-// bubble: it sleeps.
-func (w *world) sleep(d time.Duration) {
-	time.Sleep(d)
-	synctest.Wait()
-}
-
-// ranked are the numbers of the relays as Rank returns them: those that are down
-// only if all are. They come last.
-func (w *world) ranked() []int {
-	w.t.Helper()
-	up, down := []int{}, []int{}
-	for _, r := range w.pool.Rank(w.t.Context()) {
-		i := slices.IndexFunc(w.relays, func(v *virtual.Relay) bool { return v.URL() == r.URL })
-		switch {
-		case r.Down:
-			down = append(down, i)
-		case len(down) > 0:
-			w.t.Errorf("relay %d, which works, comes after one that is down", i)
-			fallthrough
-		default:
-			up = append(up, i)
-		}
-	}
-	if len(up) == 0 {
-		return down
-	}
-	return up
-}
-
-func (w *world) want(when string, order ...int) {
-	w.t.Helper()
-	if got := w.ranked(); !slices.Equal(got, order) {
-		w.t.Errorf("%s: ranked %v, want %v; %+v", when, got, order, w.pool.Status())
-	}
-}
-
-// until waits for the order and returns how long it took.
-func (w *world) until(most time.Duration, order ...int) time.Duration {
-	w.t.Helper()
-	began := time.Now()
-	for {
-		changed := w.pool.Changed()
-		if slices.Equal(w.ranked(), order) {
-			return time.Since(began)
-		}
-		select {
-		case <-changed:
-		case <-time.After(most - time.Since(began)):
-			w.t.Fatalf("not %v within %v but %v; %+v", order, most, w.ranked(), w.pool.Status())
-		}
-	}
-}
-
-// took returns the events since the last call, as words: the name, and relays by
-// their number.
-func (w *world) took() []string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	var out []string
-	number := func(v any) string {
-		return fmt.Sprint(" ", slices.IndexFunc(w.relays, func(r *virtual.Relay) bool { return r.URL() == v }))
-	}
-	for _, e := range w.events {
-		s := string(e.Name)
-		for _, key := range []string{"url", "from", "to"} {
-			if v, ok := e.Metadata[key]; ok {
-				s += number(v)
-			}
-		}
-		out = append(out, s)
-		if e.AgentID != "agent" || e.Time.IsZero() {
-			w.t.Errorf("an event without its agent or time: %+v", e)
-		}
-	}
-	w.events = nil
-	return out
-}
-
-func (w *world) wantEvents(want ...string) {
-	w.t.Helper()
-	if got := w.took(); !slices.Equal(got, want) {
-		w.t.Errorf("events:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-	}
-}
-
-// ready lets the first probes pass and forgets their events.
-//
-// bubble: it sleeps.
-func (w *world) ready(order ...int) {
-	w.t.Helper()
-	w.sleep(3 * time.Second)
-	w.want("in the beginning", order...)
-	w.took()
-}
-
-func (w *world) doubt(i int) { w.pool.Doubt(Relay{URL: w.relays[i].URL()}) }
 
 // TestPoolRanks: as configured until probed, then by latency.
 func TestPoolRanks(t *testing.T) {
@@ -205,7 +23,7 @@ func TestPoolRanks(t *testing.T) {
 		w.want("at first", 0, 1, 2)
 		w.sleep(time.Second)
 		w.want("probed", 1, 2, 0)
-		w.sleep(time.Minute)
+		w.sleep(10 * time.Second) // no probe is under way
 		w.want("later", 1, 2, 0)
 		w.wantEvents("turn_server_health_check_success 1", "turn_server_health_check_success 2", "turn_server_health_check_success 0")
 		s := w.pool.Status()[2]
@@ -247,6 +65,16 @@ func TestPoolDoubt(t *testing.T) {
 			t.Logf("known after %v", w.until(45*time.Second, 1))
 		})
 	})
+	t.Run("while a probe is under way", func(t *testing.T) {
+		inWorld(t, []time.Duration{0, 20 * time.Millisecond}, func(t *testing.T, w *world) {
+			w.open()
+			w.ready(0, 1)
+			w.relays[0].Hang()
+			w.sleep(time.Until(w.pool.Status()[0].NextProbe) + 10*time.Millisecond)
+			w.doubt(0)
+			t.Logf("known after %v", w.until(1500*time.Millisecond, 1))
+		})
+	})
 	t.Run("unfounded", func(t *testing.T) {
 		inWorld(t, []time.Duration{0, 20 * time.Millisecond}, func(t *testing.T, w *world) {
 			w.open()
@@ -259,6 +87,18 @@ func TestPoolDoubt(t *testing.T) {
 			}
 			w.want("after many doubts", 0, 1)
 			w.wantEvents()
+			url, n := w.server(nil)
+			if err := w.pool.Add(Endpoint{URL: url, Credentials: Static(testUser, testPassword)}); err != nil {
+				t.Fatal(err)
+			}
+			w.sleep(time.Second)
+			for range 600 {
+				w.pool.Doubt(Relay{URL: url})
+				w.sleep(10 * time.Millisecond)
+			}
+			if made := n.made.Load(); made < 6 || made > 8 {
+				t.Errorf("%d probes in 7 s of doubts", made)
+			}
 		})
 	})
 }
@@ -313,6 +153,10 @@ func TestPoolAllDead(t *testing.T) {
 			took := w.until(1200*time.Millisecond, 1)
 			most = max(most, took)
 			w.wantEvents("turn_server_health_check_success 1", "turn_server_failover 2 1")
+			w.relays[1].Kill()
+			w.doubt(1)
+			w.sleep(1500 * time.Millisecond)
+			w.wantEvents("turn_server_marked_unhealthy 1", "all_turn_servers_unhealthy")
 		})
 	}
 	t.Logf("known after %v at most", most)
@@ -367,7 +211,11 @@ func TestPoolOvertaking(t *testing.T) {
 		w.sleep(10 * time.Minute)
 		w.want("slightly slower", 0, 1)
 		w.relays[0].Host().SetDelay(25 * time.Millisecond) // 125 and 85 ms
-		t.Logf("clearly slower: known after %v", w.until(4*time.Minute, 1, 0))
+		took := w.until(4*time.Minute, 1, 0)
+		if took < 24*time.Second {
+			t.Errorf("one slow probe is believed, after %v", took)
+		}
+		t.Logf("clearly slower: known after %v", took)
 		w.relays[0].Host().SetDelay(5 * time.Millisecond)
 		w.sleep(10 * time.Minute)
 		w.want("as fast again", 1, 0)
@@ -384,6 +232,9 @@ func TestPoolSlowServer(t *testing.T) {
 			w.sleep(5 * time.Second)
 		}
 		w.want("in doubt", 1, 0)
+		if s := w.pool.Status()[0]; s.Latency != 675*time.Millisecond {
+			t.Errorf("latency %v: a late echo is taken for that of a later datagram", s.Latency)
+		}
 	})
 }
 
@@ -461,33 +312,6 @@ func TestPoolClose(t *testing.T) {
 	})
 }
 
-// server is a relay with a quota or other settings of its own on a virtual host.
-func (w *world) server(change func(*turn.ServerConfig)) (url string, n *allocations) {
-	w.t.Helper()
-	h, err := w.net.Host(virtual.Open)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	c, err := h.ListenPacket("udp4", h.Addr()+":3478")
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	n = new(allocations)
-	cfg := serverConfig(n)
-	cfg.PacketConnConfigs = []turn.PacketConnConfig{{PacketConn: c, RelayAddressGenerator: &turn.RelayAddressGeneratorStatic{
-		RelayAddress: net.ParseIP(h.Addr()), Address: h.Addr(), Net: h,
-	}}}
-	if change != nil {
-		change(&cfg)
-	}
-	s, err := turn.NewServer(cfg)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.t.Cleanup(func() { _ = s.Close() })
-	return "turn:" + h.Addr() + ":3478", n
-}
-
 // TestPoolQuota: a server without room for another allocation is not used, until it
 // has some.
 func TestPoolQuota(t *testing.T) {
@@ -509,7 +333,10 @@ func TestPoolQuota(t *testing.T) {
 		w.open(Endpoint{URL: url, Credentials: Static(testUser, testPassword)}, w.endpoint(0))
 		w.ready(-1, 0)
 		set(true)
-		w.until(40*time.Second, 0)
+		w.pool.Doubt(Relay{URL: url})
+		w.sleep(500 * time.Millisecond)
+		w.want("in doubt, but alive", -1, 0)
+		w.until(5*time.Second, 0)
 		if s := w.pool.Status()[0]; !errors.Is(s.Err, ErrQuota) || s.Failures < 3 {
 			t.Errorf("%+v", s)
 		}
@@ -568,7 +395,24 @@ func TestPoolNothingGood(t *testing.T) {
 	})
 }
 
-// restServer makes it one with a shared secret.
-func restServer(c *turn.ServerConfig) {
-	c.AuthHandler = turn.LongTermTURNRESTAuthHandler("north", c.LoggerFactory.NewLogger("auth"))
+func TestPoolConfig(t *testing.T) {
+	e := Endpoint{URL: "turn:r.example", Credentials: Static("u", "p")}
+	for want, c := range map[string]PoolConfig{
+		"PoolConfig.ProbeEvery":   {ProbeEvery: time.Millisecond},
+		"PoolConfig.ProbeTimeout": {ProbeTimeout: time.Minute},
+		"PoolConfig.Failures":     {Failures: -1},
+		"Endpoint.URL":            {Endpoints: []Endpoint{{URL: "turns:user:secret@r.example", Credentials: e.Credentials}}},
+		"Endpoint.Credentials":    {Endpoints: []Endpoint{{URL: e.URL}}},
+	} {
+		var ce *ConfigError
+		if _, err := NewPool(c); !errors.As(err, &ce) || ce.Field != want || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+	if _, err := NewPool(PoolConfig{Endpoints: []Endpoint{e, e}}); !errors.Is(err, ErrDuplicate) {
+		t.Errorf("twice the same: %v", err)
+	}
+	if _, err := NewPool(PoolConfig{Endpoints: make([]Endpoint, MaxEndpoints+1)}); err == nil {
+		t.Error("too many")
+	}
 }

@@ -275,6 +275,9 @@ func TestProbeOddServers(t *testing.T) {
 		"success at once": {func(m *stun.Message) [][]byte {
 			return [][]byte{reply(m, stun.ClassSuccessResponse, relayed)}
 		}, ErrNoAllocation, time.Second},
+		"a wrong fingerprint": {func(m *stun.Message) [][]byte {
+			return [][]byte{reply(m, stun.ClassErrorResponse, stun.CodeUnauthorized, realm, nonce, stun.RawAttribute{Type: stun.AttrFingerprint, Value: make([]byte, 4)})}
+		}, ErrUnreachable, DefaultProbeTimeout},
 		"no nonce": {func(m *stun.Message) [][]byte {
 			return [][]byte{reply(m, stun.ClassErrorResponse, stun.CodeUnauthorized, realm)}
 		}, ErrNoAllocation, time.Second},

@@ -5,11 +5,10 @@ import "time"
 // standing is what the ranking knows of an endpoint.
 type standing struct {
 	health  Health
-	latency time.Duration // smoothed
-	since   time.Time     // of health
-	proven  bool          // was healthy once
-	refused bool          // the server answers, and refuses
-	serial  int           // order of configuration
+	since   time.Time // of health
+	proven  bool      // was healthy once
+	refused bool      // the server answers, and refuses
+	serial  int       // order of configuration
 }
 
 // faster reports whether a is so much faster than b that it overtakes it: by a
