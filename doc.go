@@ -8,6 +8,7 @@
 //   - [github.com/infrafabric/agentmesh/keys]: identities and trust policies
 //   - [github.com/infrafabric/agentmesh/signaling]: the server that introduces
 //     agents to each other, and its client
+//   - [github.com/infrafabric/agentmesh/turn]: the pool of relays, and a relay to embed
 //   - [github.com/infrafabric/agentmesh/witness]: events
 //   - [github.com/infrafabric/agentmesh/metrics]: instruments, and promexport for
 //     Prometheus

@@ -192,7 +192,8 @@
 // From, To, Body}. Window is the credit of a flow that no position names.
 // State names the memory that the positions come from: a flow that they do not
 // name is one from which nothing had come if the state is that of the last
-// hello, and one whose position was forgotten if it is another.
+// hello, and one whose position was forgotten if it is another. Relay is the host of the
+// TURN server whose candidate is the author's end of the path, "" for none.
 //
 // A batch that is too large for a frame travels in parts: pieces of the batch
 // frame in order, other kinds possibly in between. An echo with a ping, the sender's
@@ -237,6 +238,8 @@
 // sides offer at once on first contact, the greater key's offer is answered. An ask
 // wants an offer above its own generation; one that is there or under way will do.
 // Reasons are the values of [Reason]; an unknown one counts as ReasonRequested. With
-// ReasonDirectPath neither side uses a relay. A reject refers to an offer or an ask,
+// ReasonDirectPath neither side uses a relay, and with ReasonStandby the connection
+// opens and waits for a hello. Relay is the host of the TURN server that the author
+// uses, "" for none. A reject refers to an offer or an ask,
 // and whoever takes an offer back rejects it itself.
 package mesh

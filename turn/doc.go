@@ -69,7 +69,8 @@
 //
 // Latencies are smoothed, and a healthy endpoint overtakes another only if it is
 // faster by a fifth and by 5 ms: a session moves for a reason. A server that is back
-// takes its place by the same rule.
+// takes its place by the same rule. Those that are unhealthy come last, with
+// Relay.Down set.
 //
 // # Credentials
 //
