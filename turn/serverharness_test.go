@@ -118,7 +118,9 @@ func (c *caller) receive() *stun.Message {
 }
 
 func (c *caller) tryReceive(limit time.Duration) (*stun.Message, error) {
-	check(c.t, c.conn.SetReadDeadline(time.Now().Add(limit)))
+	if err := c.conn.SetReadDeadline(time.Now().Add(limit)); err != nil {
+		return nil, err
+	}
 	buf := make([]byte, 2048)
 	for {
 		n, _, err := c.conn.ReadFrom(buf)

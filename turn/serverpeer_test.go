@@ -305,6 +305,7 @@ func meet(t *testing.T, s *Server, socket func() net.PacketConn, service net.Pac
 	if got := string(buf[:n]); got != "\x40\x01\x00\x04to b" { // so it came from A's relayed address
 		t.Errorf("b got %q", got)
 	}
+	a.settle() // it counts behind the delivery
 	before := s.Stats()
 	for _, port := range []uint16{addrPort(service.LocalAddr()).Port(), addrPort(s.addr()).Port()} {
 		a.sendTo(netip.AddrPortFrom(atA.Addr(), port), "to the host")

@@ -38,9 +38,10 @@ func (r *answerRate) allow(a netip.Addr, now time.Time) bool {
 	b := &r.buckets[maphash.Comparable(r.seed, a)%maxSources]
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	at := now.Sub(r.start)
-	b.spent = max(0, b.spent-(at-b.at).Seconds()*r.perSecond)
-	b.at = at
+	if at := now.Sub(r.start); at > b.at {
+		b.spent = max(0, b.spent-(at-b.at).Seconds()*r.perSecond)
+		b.at = at
+	}
 	if b.spent+1 > r.perSecond {
 		return false
 	}
