@@ -84,10 +84,10 @@ type Server struct {
 }
 
 // NewServer validates cfg and serves. The sockets and listeners of cfg are the
-// server's from then on; on an error they remain the caller's, except that some
-// may be closed if it is none of cfg.
+// server's from then on. On an error they remain the caller's.
 //
-// Errors: *ServerConfigError, and what pion/turn cannot do.
+// Errors: *ServerConfigError, and that of the network when it does not tell the
+// addresses of this host.
 func NewServer(cfg ServerConfig) (*Server, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {

@@ -59,6 +59,8 @@ func TestServerAmplification(t *testing.T) {
 		junk[i] = byte(rand.IntN(256))
 	}
 	junk[0] |= 0x80 // neither STUN nor a channel
+	wrong := request(stun.MethodBinding)
+	wrong[0] |= 0x80
 	bad := []stun.Setter{stun.NewUsername("u"), stun.NewRealm("realm.of.20.bytes.ok"), stun.NewNonce("x"),
 		stun.NewLongTermIntegrity("u", "realm.of.20.bytes.ok", "wrong")}
 	for _, c := range []struct {
@@ -82,6 +84,7 @@ func TestServerAmplification(t *testing.T) {
 		{"Send", build(t, stun.NewType(stun.MethodSend, stun.ClassIndication), peer, attr(stun.AttrData, 1)), false},
 		{"a channel's data", []byte{0x40, 0, 0, 4, 1, 2, 3, 4}, false},
 		{"junk", junk, false},
+		{"Binding with a wrong first bit", wrong, false},
 		{"no byte", nil, false},
 		{"a STUN header that lies", append(request(stun.MethodAllocate)[:20], 1, 2, 3), false},
 	} {
@@ -95,7 +98,7 @@ func TestServerAmplification(t *testing.T) {
 		}
 	}
 	// Unanswered are the four requests that are too short for the answer they ask for.
-	if st := s.Stats(); st.Unanswered != 8 || st.Junk != 4 {
+	if st := s.Stats(); st.Unanswered != 8 || st.Junk != 6 {
 		t.Errorf("counted %+v", st)
 	}
 }

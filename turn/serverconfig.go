@@ -19,7 +19,8 @@ import (
 // copies it. It prints without its secrets.
 type ServerConfig struct {
 	// PacketConns are the UDP sockets on which clients are served. The port of
-	// TURN is 3478. One socket is served by one goroutine.
+	// TURN is 3478. One socket is served by one goroutine; a busy one wants a
+	// large receive buffer.
 	PacketConns []net.PacketConn
 	// Listeners are those for TCP, and for TLS (port 5349) when they come from
 	// [tls.NewListener]. Their connections need addresses of type *net.TCPAddr.

@@ -113,9 +113,10 @@ func (i *inlet) end() {
 	}
 }
 
-// looksRight tells STUN messages and channels' data (RFC 8656 §12) from junk.
+// looksRight tells STUN messages (RFC 8489 §5: two bits are 0, then a cookie) and
+// channels' data (RFC 8656 §12: channels 0x4000 to 0x4fff) from junk.
 func looksRight(p []byte) bool {
-	return stun.IsMessage(p) || len(p) >= 4 && p[0]&0xf0 == 0x40
+	return stun.IsMessage(p) && p[0]&0xc0 == 0 || len(p) >= channelHeader && p[0]&0xf0 == 0x40
 }
 
 // WriteTo sends what pion/turn has for a client: an answer to the request it works

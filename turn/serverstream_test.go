@@ -310,7 +310,7 @@ func FuzzPayload(f *testing.F) {
 			t.Fatalf("%d of %x", n, p)
 		}
 		m := &stun.Message{Raw: append([]byte(nil), p...)}
-		if m.Decode() != nil || m.Type != stun.NewType(stun.MethodData, stun.ClassIndication) || len(m.Raw) != len(p) {
+		if m.Decode() != nil || p[0]&0xc0 != 0 || m.Type != stun.NewType(stun.MethodData, stun.ClassIndication) || len(m.Raw) != len(p) {
 			return
 		}
 		if data, err := m.Get(stun.AttrData); err == nil && n != len(data) {

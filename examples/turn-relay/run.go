@@ -18,6 +18,9 @@ import (
 	"github.com/infrafabric/agentmesh/turn"
 )
 
+// udpBuffer is how much of what all clients send may wait, in bytes.
+const udpBuffer = 4 << 20
+
 // run is the whole program: it serves until ctx ends, drains, and returns the
 // exit code: 0 after draining, 1 for a failure, 2 for wrong flags.
 func run(ctx context.Context, args []string, secret string, stdout, stderr io.Writer) int {
@@ -81,6 +84,7 @@ func (o *options) listen() (urls []string, err error) {
 		if err != nil {
 			return nil, err
 		}
+		_ = c.(*net.UDPConn).SetReadBuffer(udpBuffer) // as much as the system allows
 		o.server.PacketConns = append(o.server.PacketConns, c)
 		urls = append(urls, o.url("turn", c.LocalAddr().(*net.UDPAddr).AddrPort(), "udp"))
 	}
