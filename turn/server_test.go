@@ -133,6 +133,21 @@ func TestServerCredentials(t *testing.T) {
 	}
 }
 
+// TestServerWithoutSecrets: no secret is not the empty one.
+func TestServerWithoutSecrets(t *testing.T) {
+	s := serve(t, func(c *ServerConfig) { c.Secrets = nil })
+	name, password := rest(t, "", "a", time.Minute)
+	if _, code := call(t, s.addr(), name, password).allocate(); code != 401 {
+		t.Errorf("the empty secret: %d", code)
+	}
+	c := call(t, s.addr(), name, "")
+	c.challenge()
+	c.key = stun.MessageIntegrity{}
+	if _, code := c.do(stun.MethodAllocate, transportUDP); code != 401 {
+		t.Errorf("the empty key: %d", code)
+	}
+}
+
 // TestServerMismatch: requests about an allocation that is not there, or of
 // somebody else, get an answer.
 func TestServerMismatch(t *testing.T) {

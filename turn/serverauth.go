@@ -31,10 +31,11 @@ func newCredentials(c ServerConfig) *credentials {
 }
 
 // find returns whose credential a request names, and the key that its
-// MESSAGE-INTEGRITY must verify under, which is for the caller to check. It is
-// not ok when there is no such credential, or no longer.
-func (k *credentials) find(username, realm string, request []byte) (user string, key stun.MessageIntegrity, ok bool) {
-	if len(username) > maxUsername || realm != k.realm {
+// MESSAGE-INTEGRITY must verify under, which is for the caller to check; the
+// server's realm is part of it, whatever the request says. It is not ok when there
+// is no such credential, or no longer.
+func (k *credentials) find(username string, request []byte) (user string, key stun.MessageIntegrity, ok bool) {
+	if len(username) > maxUsername {
 		return "", nil, false
 	}
 	if key, ok := k.users[username]; ok {

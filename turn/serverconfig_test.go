@@ -79,6 +79,9 @@ func TestServerHidesSecrets(t *testing.T) {
 	call(t, s.addr(), "u", "wrong password").allocate()
 	c.do(stun.MethodRefresh, attr(stun.AttrLifetime, 0, 0, 0, 0))
 	check(t, s.Close())
+	if s.cfg.Secrets != nil || s.cfg.Users != nil {
+		t.Error("the server keeps passwords")
+	}
 	shown.PacketConns, shown.Logger = nil, nil // JSON cannot show these
 	text, err := json.Marshal(shown)
 	check(t, err)

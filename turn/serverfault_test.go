@@ -171,8 +171,10 @@ func passBy(t *testing.T, s *Server, l net.Listener, n int, peer netip.AddrPort)
 		return
 	}
 	c.key = stun.NewLongTermIntegrity(c.user, c.realm.String(), c.password)
-	ask(c.sign(stun.MethodAllocate, transportUDP)...)
-	ask(c.sign(stun.MethodChannelBind, channelNumber(0x4000), peerAddr(peer))...)
+	if ask(c.sign(stun.MethodAllocate, transportUDP)...) == nil ||
+		ask(c.sign(stun.MethodChannelBind, channelNumber(0x4000), peerAddr(peer))...) == nil {
+		return
+	}
 	for range 20 {
 		_, _ = conn.WriteTo([]byte{0x40, 0, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8}, server)
 	}

@@ -157,61 +157,37 @@ func (i *inlet) relay(p []byte, bytes int, addr net.Addr) (int, error) {
 func (i *inlet) answer(p []byte) ([]byte, bool) {
 	e := &i.now
 	e.answered = true
+	switch {
+	case e.authenticated && e.code != 0:
+		return i.refusal(p, e.code)
+	case e.authenticated:
+		return p, true
+	case i.stream == nil:
+		return p, len(p) <= amplification*len(e.raw) && i.server.answers.allow(e.client.Addr(), time.Now())
+	case i.find(e.client) != nil:
+		i.early = 0
+	default:
+		// The way back is proven. What is left is to bound the guesses.
+		if i.early++; i.early > maxEarlyAnswers {
+			i.stream.Close()
+			return nil, false
+		}
+	}
+	return p, true
+}
+
+// refusal is an error response to an authenticated request that has the method and
+// the transaction of message p: the request itself, or pion/turn's answer to it.
+func (i *inlet) refusal(p []byte, code stun.ErrorCode) ([]byte, bool) {
 	m := &stun.Message{Raw: append([]byte(nil), p...)}
 	if m.Decode() != nil {
 		return nil, false
 	}
-	if e.authenticated {
-		if e.code == 0 || m.Type.Class != stun.ClassErrorResponse {
-			return p, true
-		}
-		return i.refusal(m.Type.Method, m.TransactionID, e.code)
-	}
-	if m.Type.Class == stun.ClassErrorResponse {
-		terse(m)
-	}
-	if i.stream != nil {
-		// The way back is proven. What is left is to bound the guesses.
-		if i.find(e.client) != nil {
-			i.early = 0
-		} else if i.early++; i.early > maxEarlyAnswers {
-			i.stream.Close()
-			return nil, false
-		}
-		return m.Raw, true
-	}
-	if len(m.Raw) > amplification*len(e.raw) || !i.server.answers.allow(e.client.Addr(), time.Now()) {
-		return nil, false
-	}
-	return m.Raw, true
-}
-
-// refusal is an error response to the authenticated request of i.now.
-func (i *inlet) refusal(method stun.Method, id [stun.TransactionIDSize]byte, code stun.ErrorCode) ([]byte, bool) {
-	m, err := stun.Build(stun.NewTransactionIDSetter(id), stun.NewType(method, stun.ClassErrorResponse), code, i.now.key)
+	out, err := stun.Build(stun.NewTransactionIDSetter(m.TransactionID), stun.NewType(m.Type.Method, stun.ClassErrorResponse), code, i.now.key)
 	if err != nil {
 		return nil, false
 	}
-	return m.Raw, true
-}
-
-// terse takes the reason phrase out of an error response that is not signed: it
-// is for people (RFC 8489 §14.8), and with it the answer to the smallest Allocate
-// would be too large for amplification.
-func terse(m *stun.Message) {
-	var code stun.ErrorCodeAttribute
-	if code.GetFrom(m) != nil {
-		return
-	}
-	setters := []stun.Setter{stun.NewTransactionIDSetter(m.TransactionID), m.Type, stun.ErrorCodeAttribute{Code: code.Code}}
-	for _, a := range m.Attributes {
-		if a.Type != stun.AttrErrorCode {
-			setters = append(setters, a)
-		}
-	}
-	if short, err := stun.Build(setters...); err == nil {
-		*m = *short
-	}
+	return out.Raw, true
 }
 
 // finish ends the exchange that pion/turn has worked on.
@@ -227,11 +203,8 @@ func (i *inlet) finish() {
 		if i.find(e.client) != nil {
 			code = stun.CodeWrongCredentials
 		}
-		m := &stun.Message{Raw: append([]byte(nil), e.raw...)}
-		if m.Decode() == nil && m.Type.Class == stun.ClassRequest {
-			if out, ok := i.refusal(e.method, m.TransactionID, code); ok {
-				_, _ = i.PacketConn.WriteTo(out, e.addr) // as if it was lost
-			}
+		if out, ok := i.refusal(e.raw, code); ok {
+			_, _ = i.PacketConn.WriteTo(out, e.addr) // as if it was lost
 		}
 	}
 	i.now = exchange{}
@@ -239,7 +212,7 @@ func (i *inlet) finish() {
 
 // authenticate is pion/turn's AuthHandler.
 func (i *inlet) authenticate(r *pion.RequestAttributes) (string, []byte, bool) {
-	user, key, ok := i.server.credentials.find(r.Username, r.Realm, i.now.raw)
+	user, key, ok := i.server.credentials.find(r.Username, i.now.raw)
 	if !ok {
 		i.server.counters.authFailures.Add(1)
 		return "", nil, false

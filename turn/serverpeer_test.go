@@ -137,6 +137,18 @@ func TestPeerPolicyConfigured(t *testing.T) {
 	}
 }
 
+// TestPeerPolicyBroadcast: the broadcast address of a network of this host is no
+// peer, though the network is allowed; loopback is one.
+func TestPeerPolicyBroadcast(t *testing.T) {
+	n, err := stdnet.NewNet()
+	check(t, err)
+	p, err := newPeerPolicy(ServerConfig{Net: n, AllowPeers: loopbacks})
+	check(t, err)
+	if p.judge(netip.MustParseAddr("127.255.255.255")) != refused || p.judge(loopback4) != granted {
+		t.Error("127.255.255.255 is allowed, or loopback is not")
+	}
+}
+
 // spyNet is the system's network, except that what allocations send is counted and
 // goes nowhere.
 type spyNet struct {
