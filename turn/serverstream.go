@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"container/list"
 	"errors"
-	"io"
 	"net"
 	"sync"
 	"time"
@@ -14,11 +13,12 @@ import (
 // client, one message at a time.
 type stream struct {
 	net.Conn
-	server *Server
-	in     *bufio.Reader
-	once   sync.Once
-	err    error
-	idle   *list.Element // in Server.idle while there is no allocation; guarded by Server.mu
+	server  *Server
+	in      *bufio.Reader
+	writing sync.Mutex // serialises writes, each with its deadline
+	once    sync.Once
+	err     error
+	idle    *list.Element // in Server.idle while there is no allocation; guarded by Server.mu
 }
 
 // ReadFrom returns the next message. Any error is for good.
@@ -35,14 +35,17 @@ func (c *stream) ReadFrom(p []byte) (int, net.Addr, error) {
 }
 
 // WriteTo sends a message. Half a message would make the rest unreadable, so a
-// connection that does not take it in time is closed.
+// connection that does not take it in time is closed. Between messages there is no
+// deadline: TLS answers an update of keys while it reads.
 func (c *stream) WriteTo(p []byte, _ net.Addr) (int, error) {
+	c.writing.Lock()
+	defer c.writing.Unlock()
 	err := c.SetWriteDeadline(time.Now().Add(connWrite))
 	if err == nil {
-		var n int
-		if n, err = c.Write(p); err == nil && n < len(p) {
-			err = io.ErrShortWrite
-		}
+		_, err = c.Write(p)
+	}
+	if err == nil {
+		err = c.SetWriteDeadline(time.Time{})
 	}
 	if err != nil {
 		c.Close()
