@@ -90,6 +90,27 @@ func TestServerRelays(t *testing.T) {
 	}
 }
 
+// TestServerFamilies: a client of either family may ask for an address of either.
+func TestServerFamilies(t *testing.T) {
+	udp4, udp6 := udp(t, loopback4), udp(t, loopback6)
+	serve(t, func(c *ServerConfig) {
+		c.PacketConns = []net.PacketConn{udp4, udp6}
+		c.RelayIPs = []RelayIP{{Public: loopback4}, {Public: loopback6}}
+	})
+	for _, conn := range []net.PacketConn{udp4, udp6} {
+		for family, want := range map[byte]netip.Addr{0: addrPort(conn.LocalAddr()).Addr(), 1: loopback4, 2: loopback6} {
+			var more []stun.Setter
+			if family != 0 {
+				more = append(more, attr(stun.AttrRequestedAddressFamily, family, 0, 0, 0))
+			}
+			relayed, code := call(t, conn.LocalAddr(), "u", testPassword).allocate(more...)
+			if code != 0 || relayed.Addr() != want {
+				t.Errorf("at %v, family %d: %v, %d", conn.LocalAddr(), family, relayed, code)
+			}
+		}
+	}
+}
+
 func TestServerCredentials(t *testing.T) {
 	const second = "fedcba9876543210"
 	s := serve(t, func(c *ServerConfig) { c.Secrets = append(c.Secrets, second) })

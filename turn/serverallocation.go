@@ -32,7 +32,7 @@ func (*inlet) Validate() error { return nil }
 
 // AllocatePacketConn makes the socket of an allocation for the request of i.now.
 // Without a place from the quota, pion/turn only looks for an even port
-// (EVEN-PORT, RFC 8656 §7.2 step 7); it is refused, as nobody needs a pair of
+// (EVEN-PORT, RFC 8656 §7.2); it is refused, as nobody needs a pair of
 // ports today.
 func (i *inlet) AllocatePacketConn(c pion.AllocateListenerConfig) (net.PacketConn, net.Addr, error) {
 	e, s := &i.now, i.server

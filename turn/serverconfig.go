@@ -73,7 +73,7 @@ type ServerConfig struct {
 	AnswersPerSecond int
 	// Lifetime is that of allocations whose client asks for none, from 1 s to
 	// 1 h. Clients may ask for less than an hour. Zero means 10 min (RFC 8656
-	// §3.2).
+	// §7.2).
 	Lifetime time.Duration
 
 	// Logger gets what the server does, and at level debug what clients do. Nil

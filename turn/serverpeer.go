@@ -7,7 +7,7 @@ import (
 
 // reserved are the addresses that are no peers by default: behind the relay they
 // are other machines than in front of it, or nobody's. Without this, whoever has
-// a credential reaches the relay's own network through it (RFC 8656 §21.1.6
+// a credential reaches the relay's own network through it (RFC 8656 §21
 // leaves it to the server), up to the services that hand a cloud's machines
 // their credentials.
 var reserved = prefixes(

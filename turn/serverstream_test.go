@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -251,7 +252,7 @@ func TestServerHandshake(t *testing.T) {
 func TestReadFrame(t *testing.T) {
 	binding := build(t, stun.BindingRequest)
 	stream := append([]byte{0x40, 1, 0, 5, 'h', 'e', 'l', 'l', 'o', 0, 0, 0}, binding...)
-	r := bufio.NewReader(bytes.NewReader(stream))
+	r := bufio.NewReader(iotest.OneByteReader(bytes.NewReader(stream)))
 	buf := make([]byte, 100)
 	for _, want := range [][]byte{stream[:12], binding} {
 		n, err := readFrame(r, buf)

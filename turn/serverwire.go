@@ -15,8 +15,10 @@ const (
 	stunHeader    = 20 // RFC 8489 §5
 	channelHeader = 4  // RFC 8656 §12.4
 	magicCookie   = 0x2112a442
-	typeData      = 0x0017 // Data indication, RFC 8656 §18.1
-	attrData      = 0x0013 // DATA, RFC 8656 §18.5
+	typeData      = 0x0017 // Data indication, RFC 8656 §17
+	attrIntegrity = 0x0008 // MESSAGE-INTEGRITY, RFC 8489 §14.5
+	attrChannel   = 0x000c // CHANNEL-NUMBER, RFC 8656 §18.1
+	attrData      = 0x0013 // DATA, RFC 8656 §18.4
 )
 
 // readFrame reads one message from a stream (RFC 8656 §12.5) into p and returns
@@ -61,12 +63,28 @@ func payload(p []byte) (int, bool) {
 	if binary.BigEndian.Uint16(p) != typeData || len(p) < stunHeader {
 		return 0, false
 	}
-	for p = p[stunHeader:]; len(p) >= 4; {
+	data, _ := attribute(p, attrData)
+	return len(data), true
+}
+
+// attribute returns the value of the first attribute of a type in a STUN message
+// (RFC 8489 §14), cut off where the message is.
+func attribute(p []byte, typ uint16) ([]byte, bool) {
+	for p = p[min(stunHeader, len(p)):]; len(p) >= 4; {
 		n := int(binary.BigEndian.Uint16(p[2:]))
-		if binary.BigEndian.Uint16(p) == attrData {
-			return min(n, len(p)-4), true
+		if binary.BigEndian.Uint16(p) == typ {
+			return p[4:min(4+n, len(p))], true
 		}
 		p = p[min(4+(n+3)&^3, len(p)):]
 	}
-	return 0, true
+	return nil, false
+}
+
+// bare reports whether a message is a STUN request without MESSAGE-INTEGRITY.
+func bare(p []byte) bool {
+	if p[0]&0xc0 != 0 || binary.BigEndian.Uint16(p)&0x0110 != 0 { // the class, RFC 8489 §5
+		return false
+	}
+	_, signed := attribute(p, attrIntegrity)
+	return !signed
 }
