@@ -154,6 +154,13 @@ func TestServerAnswerRate(t *testing.T) {
 		if _, code := known.do(stun.MethodRefresh); code != 0 {
 			t.Errorf("a client that has authenticated, at the same address: %d", code)
 		}
+		if code := known.permit(netip.MustParseAddr(hosts[2].Addr())); code != 0 {
+			t.Errorf("its permission: %d", code)
+		}
+		known.sendTo(netip.MustParseAddrPort(hosts[2].Addr()+":9"), "an indication, which nobody signs")
+		if known.do(stun.MethodRefresh); s.Stats().ToPeers.Datagrams != 1 {
+			t.Error("its datagram is not relayed")
+		}
 		other.mustAllocate()
 	})
 }

@@ -69,7 +69,8 @@ type ServerConfig struct {
 	MaxConnections int
 	// AnswersPerSecond is how many answers one address (of IPv6: one /64) gets
 	// over UDP to requests that are not authenticated, from 1 to 1,000,000, and
-	// how many at once. A client needs one per allocation. Zero means 100.
+	// how many at once. A client needs one per allocation. Who forges requests of an
+	// address can use up its answers, which leaves TCP. Zero means 100.
 	AnswersPerSecond int
 	// Lifetime is that of allocations whose client asks for none, from 1 s to
 	// 1 h. Clients may ask for less than an hour. Zero means 10 min (RFC 8656
