@@ -178,5 +178,12 @@ func passBy(t *testing.T, s *Server, l net.Listener, n int, peer netip.AddrPort)
 	for range 20 {
 		_, _ = conn.WriteTo([]byte{0x40, 0, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8}, server)
 	}
+	buf := make([]byte, 100)
+	_ = conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	for range 10 {
+		if _, _, err := conn.ReadFrom(buf); err != nil {
+			return
+		}
+	}
 	ask(c.sign(stun.MethodRefresh, attr(stun.AttrLifetime, 0, 0, 0, 0))...)
 }

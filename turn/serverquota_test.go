@@ -136,11 +136,12 @@ func TestServerThousand(t *testing.T) {
 		}
 	})
 	goroutines, heap := runtime.NumGoroutine(), heapInUse()
-	var left [2]int64
-	for round := range left {
+	var full, left int64
+	for range 3 {
 		holders := fill(t, s, all, perUser, users)
+		full = heapInUse() - heap
 		t.Logf("%d allocations: %d bytes and %.1f goroutines each, the client's included", all,
-			(heapInUse()-heap)/all, float64(runtime.NumGoroutine()-goroutines)/all)
+			full/all, float64(runtime.NumGoroutine()-goroutines)/all)
 		for _, c := range holders {
 			if code := c.free(); code != 0 {
 				t.Errorf("free: %d", code)
@@ -154,11 +155,13 @@ func TestServerThousand(t *testing.T) {
 			t.Errorf("left: %d relays, %d accounts, %d", len(s.relays), len(s.accounts), s.total)
 		}
 		s.mu.Unlock()
-		left[round] = heapInUse() - heap
+		left = heapInUse() - heap
+		t.Logf("after their end, %d bytes each are left", left/all)
 	}
-	t.Logf("after their end, %d bytes each are left, after another round %d", left[0]/all, left[1]/all)
-	if grown := (left[1] - left[0]) / all; grown > 200 { // maps keep what they once needed, and no more
-		t.Errorf("each round leaves %d bytes an allocation", grown)
+	// Maps keep what they once needed, and the runtime forgets a stopped timer, with
+	// all that hangs on it, when it comes to it. But that is not once a round.
+	if left > full {
+		t.Errorf("three rounds left %d bytes an allocation, which takes %d", left/all, full/all)
 	}
 }
 
