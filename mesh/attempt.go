@@ -36,10 +36,10 @@ type attempt struct {
 	why      Reason // the session is made
 	replaces bool   // the Peer had a session before
 	relayed  bool   // and the last was on a relay
-	beside   string // the server not to use: of a standby
 	shunned  []string
-	carrier  string // the neighbour through which the other side's envelope came
-	heard    string // the way by which it came: that one works
+	beside   *session // a standby is offered beside
+	carrier  string   // the neighbour through which the other side's envelope came
+	heard    string   // the way by which it came: that one works
 
 	inbox chan verified // answers, candidates, rejects
 	nudge chan struct{} // capacity 1: repeat the description now
@@ -151,7 +151,7 @@ func (a *attempt) options(ctx context.Context) (connOptions, error) {
 	case a.why == ReasonDirectPath:
 		return o, nil
 	case a.why == ReasonStandby && a.offerer:
-		a.relay = second(a.peer.node.rank(ctx), append(a.shunned, a.beside))
+		a.relay = a.secondRelay(ctx)
 		o.relayOnly = true // the direct path is another session's
 	default:
 		a.relay = choose(a.peer.node.rank(ctx), a.theirRelay, a.shunned)
@@ -162,6 +162,15 @@ func (a *attempt) options(ctx context.Context) (connOptions, error) {
 	o.relay = a.relay
 	a.using.Store(a.relay)
 	return o, nil
+}
+
+// secondRelay picks the relay of a standby that this side offers.
+func (a *attempt) secondRelay(ctx context.Context) *turn.Relay {
+	url := ""
+	if a.beside.owned {
+		url = a.beside.own.URL
+	}
+	return second(a.peer.node.rank(ctx), a.beside.relay, url, a.shunned)
 }
 
 // relayName is the server that the attempt uses, "" for none.

@@ -26,7 +26,7 @@ func (p *Peer) try(why Reason) {
 			p.startAsk(why)
 		}
 	case !p.offering():
-		p.startOffer(why, "")
+		p.startOffer(why, nil)
 	}
 }
 
@@ -75,9 +75,9 @@ func (p *Peer) lastKnown() uint64 {
 	return p.lastGen
 }
 
-// startOffer begins an attempt with an offer of our own; beside is the server that
-// it shall not use if it is for a standby session.
-func (p *Peer) startOffer(why Reason, beside string) {
+// startOffer begins an attempt with an offer of our own; beside is the session in use
+// if it is for a standby.
+func (p *Peer) startOffer(why Reason, beside *session) {
 	p.lastGen = max(p.lastKnown()+1, uint64(time.Now().UnixMilli()))
 	a := p.newAttempt(order{p.lastGen, p.node.cfg.Identity.PublicKey()}, true, why)
 	a.beside = beside
@@ -327,7 +327,7 @@ func (p *Peer) attach(a *attempt, s *session, h *helloBody) error {
 func (p *Peer) moved(s *session) {
 	now := time.Now()
 	p.relayed, p.renew = s.relay != "", time.Time{}
-	delete(p.shun, s.relay)
+	p.unshun(s)
 	p.planStandby(s, now)
 }
 

@@ -151,7 +151,7 @@ func (p *Peer) answers(s *session) {
 	if s != p.top() || s.doubted.Load() {
 		return // it is doubted again already, and its next answer will be told
 	}
-	delete(p.shun, s.relay)
+	p.unshun(s)
 	p.do(p.machine.answers(time.Now(), p.busy()))
 	if p.machine.state == StateConnected {
 		p.settle(errAnswersAgain) // no session is on its way to who waits for one

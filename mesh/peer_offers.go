@@ -110,7 +110,7 @@ func (p *Peer) asked(v verified) {
 		// It had this agent as a Peer, which this process knows nothing of: an
 		// offer answers as it would a dial.
 		if !p.busy() {
-			p.startOffer(body.Reason, "")
+			p.startOffer(body.Reason, nil)
 		}
 		return
 	}
@@ -118,7 +118,7 @@ func (p *Peer) asked(v verified) {
 	p.giveUp(func(a *attempt) bool { return a.offerer && !a.opened.Load() })
 	p.do(p.machine.wants(body.Reason, p.busy()))
 	if p.node.cfg.Identity.PublicKey().Compare(v.Key) > 0 && !p.offering() {
-		p.startOffer(body.Reason, "") // asked for by name, whatever the machine waits for
+		p.startOffer(body.Reason, nil) // asked for by name, whatever the machine waits for
 	}
 }
 
@@ -162,7 +162,7 @@ func (p *Peer) absent(ref signaling.Hash, server string) {
 			if a.asks {
 				p.startAsk(a.why)
 			} else {
-				p.startOffer(a.why, "")
+				p.startOffer(a.why, nil)
 			}
 		}
 		return

@@ -76,7 +76,7 @@ func (p *Peer) standbyDue() time.Time {
 // offerStandby begins the attempt.
 func (p *Peer) offerStandby() {
 	if top := p.top(); top != nil {
-		p.startOffer(ReasonStandby, top.relay)
+		p.startOffer(ReasonStandby, top)
 	}
 }
 

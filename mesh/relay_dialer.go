@@ -63,8 +63,8 @@ func newRelayDialer(n transport.Net, r *turn.Relay) (*relayDialer, error) {
 func (d *relayDialer) Dial(network, addr string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(d.ctx, attemptTimeout)
 	defer cancel()
-	// A transport.Dialer takes no context.
-	c, err := d.net.CreateDialer(&net.Dialer{Timeout: attemptTimeout, Cancel: ctx.Done()}).Dial(network, addr) //nolint:staticcheck
+	//lint:ignore SA1019 a transport.Dialer takes no context
+	c, err := d.net.CreateDialer(&net.Dialer{Timeout: attemptTimeout, Cancel: ctx.Done()}).Dial(network, addr)
 	if err != nil {
 		return nil, err
 	}

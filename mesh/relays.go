@@ -27,7 +27,8 @@ func unwilling(err error) bool {
 // choose picks the relay of a session, nil when there is none. Of equally good
 // ones it is the server that the other side uses, theirs: a path that crosses two
 // servers dies with either. Good are those that are not down, and then those by
-// which this Peer did get through lately.
+// which this Peer did get through lately: shunned are servers, and ways to them,
+// by their URLs.
 func choose(ranked []turn.Relay, theirs string, shunned []string) *turn.Relay {
 	var best *turn.Relay
 	least := 0
@@ -35,9 +36,12 @@ func choose(ranked []turn.Relay, theirs string, shunned []string) *turn.Relay {
 		r := &ranked[i]
 		worse := 0
 		if r.Down {
-			worse += 4
+			worse += 8
 		}
 		if slices.Contains(shunned, r.Server()) {
+			worse += 4
+		}
+		if slices.Contains(shunned, r.URL) {
 			worse += 2
 		}
 		if theirs != "" && r.Server() != theirs {
@@ -50,23 +54,30 @@ func choose(ranked []turn.Relay, theirs string, shunned []string) *turn.Relay {
 	return best
 }
 
-// second picks the relay of a standby session beside a server that is in use: one
-// that works, or none.
-func second(ranked []turn.Relay, shunned []string) *turn.Relay {
+// second picks the relay of a standby session beside the one that is in use, of which
+// the server is known, and the URL if it is this side's: another server that works, or
+// at least another way to that one, or none.
+func second(ranked []turn.Relay, server, url string, shunned []string) *turn.Relay {
+	var way *turn.Relay
 	for i := range ranked {
-		if r := &ranked[i]; !r.Down && !slices.Contains(shunned, r.Server()) {
+		r := &ranked[i]
+		switch {
+		case r.Down || slices.Contains(shunned, r.Server()) || slices.Contains(shunned, r.URL):
+		case r.Server() != server:
 			return r
+		case way == nil && url != "" && r.URL != url:
+			way = r
 		}
 	}
-	return nil
+	return way
 }
 
-// shunned are the servers by which a Peer lately did not get through, with the
-// time until which others are preferred. The pool may find nothing wrong with
-// them: it sees one end of the path.
+// shunned are the servers, and the ways to them by their URLs, by which a Peer lately
+// did not get through, with the time until which others are preferred. The pool may
+// find nothing wrong with them: it sees one end of the path.
 type shunned map[string]time.Time
 
-// add shuns a server from now on for a while.
+// add shuns a server, or a way to one, from now on for a while.
 func (s shunned) add(server string, now time.Time) {
 	if server == "" || len(s) >= maxShunned && s[server].IsZero() {
 		return
@@ -74,7 +85,7 @@ func (s shunned) add(server string, now time.Time) {
 	s[server] = now.Add(shunFor)
 }
 
-// list returns the servers that are shunned now.
+// list returns what is shunned now.
 func (s shunned) list(now time.Time) []string {
 	var list []string
 	for server, until := range s {
@@ -106,10 +117,13 @@ func (n *Node) watchRelays() {
 			return
 		}
 		ranked := n.rank(n.ctx)
-		returned := slices.ContainsFunc(ranked, func(r turn.Relay) bool {
+		var returned []turn.Relay
+		for _, r := range ranked {
 			was := slices.IndexFunc(before, func(b turn.Relay) bool { return b.URL == r.URL })
-			return !r.Down && was >= 0 && before[was].Down
-		})
+			if !r.Down && was >= 0 && before[was].Down {
+				returned = append(returned, r)
+			}
+		}
 		before = ranked
 		for _, p := range n.allPeers() {
 			p.post(func() { p.relaysChanged(ranked, returned) })
@@ -125,8 +139,12 @@ func (n *Node) watchRelays() {
 // relaysChanged moves a Peer off a relay that is no longer offered, or whose
 // credential is about to end, and looks for one that is back when it has no other
 // path.
-func (p *Peer) relaysChanged(ranked []turn.Relay, returned bool) {
+func (p *Peer) relaysChanged(ranked, returned []turn.Relay) {
 	now := time.Now()
+	for _, r := range returned { // whatever was wrong is over
+		delete(p.shun, r.URL)
+		delete(p.shun, r.Server())
+	}
 	if top := p.top(); top != nil && top.owned {
 		if at, ok := outdated(ranked, *top.own, now); ok && (p.renew.IsZero() || at.Before(p.renew)) {
 			p.renew = at
@@ -141,18 +159,18 @@ func (p *Peer) relaysChanged(ranked []turn.Relay, returned bool) {
 	if s := p.machine.state; s.carries() && s != StateSuspect {
 		return
 	}
-	// What is under way has no use of a relay that is back, and offers have none of
-	// one that is down.
+	// What is under way has no use of a relay that is back, and none of one that is
+	// down.
 	gone := false
 	p.giveUp(func(a *attempt) bool {
-		if a.opened.Load() || a.standby() || !returned && !(a.offerer && pointless(ranked, a.using.Load())) {
+		if a.opened.Load() || a.standby() || returned == nil && !pointless(ranked, a.using.Load()) {
 			return false
 		}
 		gone = true
 		p.withdraw(a)
 		return true
 	})
-	if returned || gone {
+	if returned != nil || gone {
 		p.do(p.machine.relaysChanged(p.busy()))
 	}
 }
@@ -209,7 +227,16 @@ func (p *Peer) doubtRelay(s *session) {
 	}
 	p.shun.add(s.relay, time.Now())
 	if s.own != nil && s.own.Server() == s.relay {
+		p.shun.add(s.own.URL, time.Now())
 		p.node.cfg.TURN.Doubt(*s.own)
+	}
+}
+
+// unshun notes that a session works after all.
+func (p *Peer) unshun(s *session) {
+	delete(p.shun, s.relay)
+	if s.own != nil {
+		delete(p.shun, s.own.URL)
 	}
 }
 
@@ -222,6 +249,7 @@ func (p *Peer) blame(a *attempt) {
 	p.shun.add(a.theirRelay, time.Now())
 	if a.relay != nil {
 		p.shun.add(a.relay.Server(), time.Now())
+		p.shun.add(a.relay.URL, time.Now())
 		p.node.cfg.TURN.Doubt(*a.relay)
 	}
 }

@@ -31,18 +31,20 @@ func TestChooseRelay(t *testing.T) {
 		{"", "", "", ""},
 		{"", "b", "", ""},
 		{"a b", "", "", "turn:a?transport=udp"},
-		{"a b", "b", "", "turn:b?transport=udp"},     // one server a session
-		{"a b", "c", "", "turn:a?transport=udp"},     // theirs is not known here
-		{"a b", "b", "b", "turn:a?transport=udp"},    // and theirs did not help lately
-		{"a b!", "b", "", "turn:a?transport=udp"},    // and theirs is down
-		{"a! b!", "b", "", "turn:b?transport=udp"},   // the same badness
-		{"a b", "", "a", "turn:b?transport=udp"},     // what did help
-		{"a b", "", "a b", "turn:a?transport=udp"},   // nobody is cut off
-		{"a! b", "", "b", "turn:b?transport=udp"},    // down is worse than shunned
-		{"a!", "", "a", "turn:a?transport=udp"},      // one is better than none
-		{"a!+ b", "a", "b", "turns:a"},               // theirs by another way
-		{"a! b!", "", "a", "turn:b?transport=udp"},   //
-		{"a+ b", "b", "a b", "turn:b?transport=udp"}, //
+		{"a b", "b", "", "turn:b?transport=udp"},   // one server a session
+		{"a b", "c", "", "turn:a?transport=udp"},   // theirs is not known here
+		{"a b", "b", "b", "turn:a?transport=udp"},  // and theirs did not help lately
+		{"a b!", "b", "", "turn:a?transport=udp"},  // and theirs is down
+		{"a! b!", "b", "", "turn:b?transport=udp"}, // the same badness
+		{"a b", "", "a", "turn:b?transport=udp"},   // what did help
+		{"a b", "", "a b", "turn:a?transport=udp"}, // nobody is cut off
+		{"a! b", "", "b", "turn:b?transport=udp"},  // down is worse than shunned
+		{"a!", "", "a", "turn:a?transport=udp"},    // one is better than none
+		{"a!+ b", "a", "b", "turns:a"},             // theirs by another way
+		{"a! b!", "", "a", "turn:b?transport=udp"}, //
+		{"a+ b", "b", "a b", "turn:b?transport=udp"},
+		{"a+", "", "a turn:a?transport=udp", "turns:a"}, // another way to a server that did not help
+		{"a+ b", "a", "a turn:a?transport=udp", "turn:b?transport=udp"},
 	} {
 		var names []string
 		if c.ranked != "" {
@@ -60,18 +62,25 @@ func TestChooseRelay(t *testing.T) {
 
 // TestSecondRelay: a standby session is on a server that works, or on none.
 func TestSecondRelay(t *testing.T) {
-	for _, c := range []struct{ ranked, not, want string }{
-		{"a+ b", "a", "turn:b?transport=udp"}, // another way to the same server is no other server
-		{"a b! c", "a", "turn:c?transport=udp"},
-		{"a b!", "a", ""},
-		{"a b", "a b", ""},
+	const udp = "turn:a?transport=udp"
+	for _, c := range []struct{ ranked, url, shunned, want string }{
+		{"a+ b", udp, "", "turn:b?transport=udp"}, // another server is better than another way
+		{"a+ b", "", "", "turn:b?transport=udp"},
+		{"a b! c", udp, "", "turn:c?transport=udp"},
+		{"a+ b!", udp, "", "turns:a"},
+		{"a+ b", udp, "b", "turns:a"},
+		{"a+", "turns:a", "", udp},
+		{"a+", "", "", ""}, // which way is in use is the other side's business
+		{"a+", udp, "turns:a", ""},
+		{"a b!", udp, "", ""},
+		{"a b", udp, "b", ""},
 	} {
 		got := ""
-		if r := second(ranking(strings.Fields(c.ranked)...), strings.Fields(c.not)); r != nil {
+		if r := second(ranking(strings.Fields(c.ranked)...), "a", c.url, strings.Fields(c.shunned)); r != nil {
 			got = r.URL
 		}
 		if got != c.want {
-			t.Errorf("second(%s; not %s): %q, want %q", c.ranked, c.not, got, c.want)
+			t.Errorf("second(%s; %q is in use, %q shunned): %q, want %q", c.ranked, c.url, c.shunned, got, c.want)
 		}
 	}
 }

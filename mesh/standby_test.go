@@ -9,31 +9,29 @@ import (
 	"github.com/infrafabric/agentmesh/witness"
 )
 
-// relayedWorld runs f with two agents that have no direct path, and two relays.
-// The key of agent-a is the greater, so that it makes the standby sessions.
-func relayedWorld(t *testing.T, f func(w *world, a, b *Node, relays []*virtual.Relay), change ...func(*Config)) {
-	t.Helper()
-	inWorld(t, virtual.Config{RTT: 50 * time.Millisecond, STUN: true}, func(w *world) {
-		r1, one := w.relay()
-		r2, two := w.relay()
-		ids := []string{"agent-a", "agent-b"}
-		greater, lesser := newIdentity(t, ids[0]), newIdentity(t, ids[1])
-		for greater.PublicKey().Compare(lesser.PublicKey()) < 0 {
-			greater = newIdentity(t, ids[0])
+// relayedNet is a network for agents that need relays.
+var relayedNet = virtual.Config{RTT: 50 * time.Millisecond, STUN: true}
+
+// relayed starts two agents that have no direct path, and two relays. The key of
+// agent-a is the greater, so that it makes the standby sessions.
+func (w *world) relayed(change ...func(*Config)) (a, b *Node, relays []*virtual.Relay) {
+	w.t.Helper()
+	r1, one := w.relay()
+	r2, two := w.relay()
+	greater, lesser := newIdentity(w.t, "agent-a"), newIdentity(w.t, "agent-b")
+	for greater.PublicKey().Compare(lesser.PublicKey()) < 0 {
+		greater = newIdentity(w.t, "agent-a")
+	}
+	w.trust.mu.Lock()
+	w.trust.keys["agent-a"], w.trust.keys["agent-b"] = greater.PublicKey(), lesser.PublicKey()
+	w.trust.mu.Unlock()
+	use := func(c *Config) {
+		c.TURN, c.Paths.RelayAfter = fixedRelays{one, two}, AtOnce
+		for _, f := range change {
+			f(c)
 		}
-		w.trust.mu.Lock()
-		w.trust.keys[ids[0]], w.trust.keys[ids[1]] = greater.PublicKey(), lesser.PublicKey()
-		w.trust.mu.Unlock()
-		relayed := func(c *Config) {
-			c.TURN, c.Paths.RelayAfter = fixedRelays{one, two}, AtOnce
-			for _, f := range change {
-				f(c)
-			}
-		}
-		a := w.agentAs(greater, virtual.Symmetric, relayed)
-		b := w.agentAs(lesser, virtual.Symmetric, relayed)
-		f(w, a, b, []*virtual.Relay{r1, r2})
-	})
+	}
+	return w.agentAs(greater, virtual.Symmetric, use), w.agentAs(lesser, virtual.Symmetric, use), []*virtual.Relay{r1, r2}
 }
 
 // look runs f in the loop of a Peer.
@@ -55,7 +53,8 @@ func holds(t *testing.T, p *Peer) bool {
 // relay, and say nothing on it; what replaces the session in use ends it, and the
 // next one gets another.
 func TestStandbyIsMade(t *testing.T) {
-	relayedWorld(t, func(w *world, a, b *Node, _ []*virtual.Relay) {
+	inWorld(t, relayedNet, func(w *world) {
+		a, b, _ := w.relayed()
 		p, q := meet(t, a, b)
 		time.Sleep(5 * time.Second)
 		ref := func(p *Peer) func() signaling.Hash {
@@ -91,7 +90,14 @@ func TestStandbyIsMade(t *testing.T) {
 // others begin, who then ask less and less often.
 func TestStandbyIsNotWanted(t *testing.T) {
 	log := new(hostileLog)
-	relayedWorld(t, func(_ *world, a, b *Node, _ []*virtual.Relay) {
+	inWorld(t, relayedNet, func(w *world) {
+		a, b, _ := w.relayed(func(c *Config) {
+			if c.Identity.ID() == "agent-b" {
+				c.Paths.StandbyAfter = Never
+			} else {
+				c.Recorder = log
+			}
+		})
 		p, q := meet(t, a, b)
 		time.Sleep(10 * time.Minute)
 		if holds(t, p) || holds(t, q) {
@@ -105,23 +111,18 @@ func TestStandbyIsNotWanted(t *testing.T) {
 		if s := p.Status().State; s != StateConnected {
 			t.Errorf("the Peer is %v", s)
 		}
-	}, func(c *Config) {
-		if c.Identity.ID() == "agent-b" {
-			c.Paths.StandbyAfter = Never
-		} else {
-			c.Recorder = log
-		}
 	})
 }
 
 // TestStandbyOfStranger: an offer of a standby session from an agent with which there is
 // no session is refused, and leaves nothing behind.
 func TestStandbyOfStranger(t *testing.T) {
-	relayedWorld(t, func(_ *world, a, b *Node, relays []*virtual.Relay) {
+	inWorld(t, relayedNet, func(w *world) {
+		a, b, relays := w.relayed()
 		a.mu.Lock()
 		p := a.join("agent-b", true).peer
 		a.mu.Unlock()
-		p.post(func() { p.startOffer(ReasonStandby, relays[0].Host().Addr()) })
+		p.post(func() { p.startOffer(ReasonStandby, &session{relay: relays[0].Host().Addr()}) })
 		time.Sleep(3 * time.Second)
 		for _, n := range []*Node{a, b} {
 			if peers := peerCount(n); peers != 0 {
@@ -134,7 +135,8 @@ func TestStandbyOfStranger(t *testing.T) {
 // TestStandbyOfDistrusted: trust in the other side ends while a standby session is held,
 // and before anybody has noticed the relay in use dies. The standby does not take over.
 func TestStandbyOfDistrusted(t *testing.T) {
-	relayedWorld(t, func(w *world, a, b *Node, relays []*virtual.Relay) {
+	inWorld(t, relayedNet, func(w *world) {
+		a, b, relays := w.relayed()
 		p, q := meet(t, a, b)
 		time.Sleep(5 * time.Second)
 		if !holds(t, p) || !holds(t, q) {
@@ -161,7 +163,8 @@ func TestStandbyOfDistrusted(t *testing.T) {
 // side is enough.
 func TestStandbyPromotedFromOneSide(t *testing.T) {
 	for _, who := range []int{0, 1} {
-		relayedWorld(t, func(_ *world, a, b *Node, _ []*virtual.Relay) {
+		inWorld(t, relayedNet, func(w *world) {
+			a, b, _ := w.relayed()
 			p, q := meet(t, a, b)
 			peers := []*Peer{p, q}
 			time.Sleep(5 * time.Second)
@@ -188,15 +191,16 @@ func TestStandbyPromotedFromOneSide(t *testing.T) {
 func TestFallbackIsCounted(t *testing.T) {
 	for _, only := range []bool{false, true} {
 		meter := newHostileMeter()
-		relayedWorld(t, func(w *world, a, b *Node, _ []*virtual.Relay) {
+		inWorld(t, relayedNet, func(w *world) {
+			a, b, _ := w.relayed(func(c *Config) {
+				c.Paths.RelayOnly = only
+				if c.Identity.ID() == "agent-a" {
+					meter.config(c)
+				}
+			})
 			p, _ := meet(t, a, b)
 			if err := p.Replace(w.t.Context()); err != nil {
 				t.Error(err)
-			}
-		}, func(c *Config) {
-			c.Paths.RelayOnly = only
-			if c.Identity.ID() == "agent-a" {
-				meter.config(c)
 			}
 		})
 		want := map[bool]int64{false: 2, true: 0}[only]
