@@ -1,0 +1,54 @@
+//go:build interop && linux
+
+package mesh
+
+import (
+	"testing"
+	"time"
+)
+
+// TestInteropNAT: two agents behind symmetric NATs meet by a relay, and only by a
+// relay. When their NATs let others in they move to the direct path, and lose
+// nothing.
+func TestInteropNAT(t *testing.T) {
+	l := newLab(t)
+	l.home("a", 11, symmetric)
+	l.home("b", 12, symmetric)
+	l.coturn("s", labFirst, 3478, append(static, "--no-tls")...)
+	paths := Paths{RelayAfter: 500 * time.Millisecond, DirectEvery: time.Second, DirectMost: time.Second}
+	stun := []string{"stun:" + labFirst + ":3478"}
+
+	// 1. Two without a relay, beside the others, which have one.
+	const limit = 10 * time.Second
+	c, d := l.pair(place{"c", "a"}, place{"d", "b"}, labConfig{STUN: stun, DialFor: limit})
+	a, b := l.pair(place{"a", "a"}, place{"b", "b"}, labConfig{STUN: stun, Paths: paths, TURN: []labRelay{{URL: "turn:" + labFirst + ":3478"}}})
+	messages(t, a, b, 1)
+	t.Logf("by the relay after %v", millis(a.since.Sub(a.began)))
+	t.Logf("by the relay: longest pause %v", millis(messages(t, a, b, 200)))
+	if !relayed(a, b) {
+		t.Error("a direct path between symmetric NATs")
+	}
+	until(t, 2*limit, "the two without a relay give up", func() bool { return c.is(func() bool { return c.unreached != "" }) })
+	t.Logf("without a relay: %s", c.unreached)
+	if d.is(func() bool { return c.got+d.got > 0 || d.state != "" }) {
+		t.Error("a connection without a relay between symmetric NATs")
+	}
+
+	// 2. The NATs open.
+	messages(t, a, b, 1)
+	opened := time.Now()
+	l.rules("a", fullCone(11))
+	l.rules("b", fullCone(12))
+	until(t, labLimit, "a direct path", func() bool { return !relayed(a, b) })
+	pause := messages(t, a, b, 100)
+	t.Logf("the direct path %v after the NATs opened: longest pause %v", millis(a.since.Sub(opened)), millis(pause))
+	if pause > time.Second {
+		t.Errorf("a pause of %v", pause)
+	}
+	if relayed(a, b) {
+		t.Error("back on the relay")
+	}
+	finish(t, a, b)
+	// Who had no relay shows that the NATs were what was in the way.
+	messages(t, c, d, 1)
+}
