@@ -59,6 +59,13 @@ func newLab(t *testing.T) *lab {
 	return l
 }
 
+// within is the lab for a subtest, with which its processes end.
+func (l *lab) within(t *testing.T) *lab {
+	sub := *l
+	sub.t = t
+	return &sub
+}
+
 // need fails the test when a program is missing.
 func need(t *testing.T, program, pkg string) string {
 	t.Helper()
@@ -165,6 +172,10 @@ func (l *lab) rules(name, rules string) {
 // would seem symmetric.
 const symmetric = `chain leave { type nat hook postrouting priority srcnat; oifname "eth0" masquerade fully-random; }
 chain own { type filter hook input priority filter; iifname "eth0" drop; }
+`
+
+// dropUDP is a firewall.
+const dropUDP = `chain pass { type filter hook forward priority filter; meta l4proto udp counter drop; }
 `
 
 // fullCone is a NAT that keeps ports and lets everybody in.

@@ -52,3 +52,32 @@ func TestInteropNAT(t *testing.T) {
 	// Who had no relay shows that the NATs were what was in the way.
 	messages(t, c, d, 1)
 }
+
+// TestInteropNoUDP: agents on a relay lose UDP to a firewall and move to TLS; others
+// begin there.
+func TestInteropNoUDP(t *testing.T) {
+	l := newLab(t)
+	l.home("a", 11, symmetric)
+	l.home("b", 12, symmetric)
+	ca := newAuthority(t, labFirst)
+	l.coturn("s", labFirst, 3478, append(static, ca.args()...)...)
+	relays := labConfig{Paths: Paths{RelayAfter: AtOnce, DirectEvery: Never}, TURN: []labRelay{
+		{URL: "turn:" + labFirst + ":3478"}, {URL: "turns:" + labFirst + ":443?transport=tcp", CA: ca.CA}}}
+	a, b := l.pair(place{"a", "a"}, place{"b", "b"}, relays)
+	messages(t, a, b, 100)
+	for _, home := range []string{"a", "b"} {
+		l.rules(home, symmetric+dropUDP)
+	}
+	pause := messages(t, a, b, 200)
+	t.Logf("UDP is dropped: longest pause %v", millis(pause))
+	if !relayed(a, b) {
+		t.Error("a direct path between symmetric NATs without UDP")
+	}
+	finish(t, a, b)
+
+	c, d := l.pair(place{"c", "a"}, place{"d", "b"}, relays)
+	messages(t, c, d, 1)
+	t.Logf("without UDP: by the relay after %v", millis(c.since.Sub(c.began)))
+	t.Logf("without UDP: longest pause %v", millis(messages(t, c, d, 100)))
+	finish(t, c, d)
+}
