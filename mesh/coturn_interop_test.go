@@ -12,6 +12,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
+	"log/slog"
 	"math/big"
 	"net"
 	"os"
@@ -19,10 +20,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
-
-	pionturn "github.com/pion/turn/v5"
 
 	"github.com/infrafabric/agentmesh/turn"
 )
@@ -39,49 +39,43 @@ type labRelay struct {
 	CA     string // file
 }
 
-// labRelays is what a process knows of relays.
-func labRelays(of []labRelay) (Relays, error) {
-	var all doubtedLast
+// labPool is what a process knows of relays.
+func labPool(of []labRelay, logger *slog.Logger) (*turn.Pool, error) {
+	cfg := turn.PoolConfig{Logger: logger}
 	for _, r := range of {
-		relay := turn.Relay{URL: r.URL, Username: labUser, Password: labPassword}
+		e := turn.Endpoint{URL: r.URL, Credentials: turn.Static(labUser, labPassword)}
 		if r.Secret != "" {
-			var err error
-			if relay.Username, relay.Password, err = pionturn.GenerateLongTermTURNRESTCredentials(r.Secret, labUser, time.Hour); err != nil {
-				return nil, err
-			}
+			e.Credentials = turn.SharedSecret(r.Secret, labUser, time.Hour)
 		}
 		if r.CA != "" {
 			text, err := os.ReadFile(r.CA)
 			if err != nil {
 				return nil, err
 			}
-			relay.TLS = &tls.Config{RootCAs: x509.NewCertPool()}
-			relay.TLS.RootCAs.AppendCertsFromPEM(text)
+			e.TLS = &tls.Config{RootCAs: x509.NewCertPool()}
+			e.TLS.RootCAs.AppendCertsFromPEM(text)
 		}
-		all.order = append(all.order, relay)
+		cfg.Endpoints = append(cfg.Endpoints, e)
 	}
-	return &all, nil
+	return turn.NewPool(cfg)
 }
 
-// doubtedLast puts the relay that is doubted last.
-type doubtedLast struct {
-	mu    sync.Mutex
-	order []turn.Relay
-}
-
-func (f *doubtedLast) Rank(context.Context) []turn.Relay {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return slices.Clone(f.order)
-}
-
-func (f *doubtedLast) Changed() <-chan struct{} { return nil }
-
-func (f *doubtedLast) Doubt(r turn.Relay) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.order[0].URL == r.URL {
-		f.order = append(f.order[1:len(f.order):len(f.order)], r)
+// tellRelays says how many relays are usable, whenever that may have changed.
+func tellRelays(ctx context.Context, pool *turn.Pool) {
+	for {
+		changed := pool.Changed()
+		usable := 0
+		for _, r := range pool.Rank(ctx) {
+			if !r.Down {
+				usable++
+			}
+		}
+		fmt.Println("relays", usable)
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
@@ -90,20 +84,23 @@ type coturn struct {
 	l    *lab
 	ns   string
 	args []string
-	up   []string // addresses on which it listens
+	up   []string // where it listens, as ss says it
 	proc *labProc
 
 	mu   sync.Mutex
 	logs []string
 }
 
-// coturn starts one at an address: for UDP and TCP at port 3478, for TLS at port
-// 443. With a secret its credentials are REST credentials.
-func (l *lab) coturn(ns, addr string, port int, more ...string) *coturn {
+// coturn starts one at an address, for UDP and TCP at port 3478 and, unless told
+// otherwise, TLS at 443.
+func (l *lab) coturn(ns, addr string, more ...string) *coturn {
 	l.t.Helper()
 	dir := l.t.TempDir()
-	c := &coturn{l: l, ns: ns, up: []string{fmt.Sprint(addr, ":", port)}}
-	c.args = append([]string{need(l.t, "turnserver", "coturn"), "-n", "-L", addr, "-E", addr, "-p", fmt.Sprint(port),
+	c := &coturn{l: l, ns: ns, up: []string{"udp " + addr + ":3478", "tcp " + addr + ":3478"}}
+	if !slices.Contains(more, "--no-tls") {
+		c.up = append(c.up, "tcp "+addr+":443")
+	}
+	c.args = append([]string{need(l.t, "turnserver", "coturn"), "-n", "-L", addr, "-E", addr, "-p", "3478",
 		"--realm=mesh", "--no-cli", "--no-dtls", "--allow-loopback-peers", "--log-file=stdout",
 		"--pidfile=" + filepath.Join(dir, "pid"), "--userdb=" + filepath.Join(dir, "users")}, more...)
 	c.start()
@@ -132,8 +129,12 @@ func (c *coturn) start() {
 		c.logs = append(c.logs, s)
 	})
 	until(c.l.t, labLimit, "coturn listens", func() bool {
-		out := c.l.in(c.ns, "ss", "-Hltun")
-		return !slices.ContainsFunc(c.up, func(addr string) bool { return !strings.Contains(out, addr) })
+		left := slices.Clone(c.up)
+		for line := range strings.Lines(c.l.in(c.ns, "ss", "-Hltun")) {
+			f := strings.Fields(line)
+			left = slices.DeleteFunc(left, func(s string) bool { return len(f) > 4 && s == f[0]+" "+f[4] })
+		}
+		return len(left) == 0
 	})
 }
 
@@ -144,13 +145,13 @@ func TestInteropCoturn(t *testing.T) {
 	l.home("a", 11, symmetric)
 	l.home("b", 12, symmetric)
 	ca := newAuthority(t, labFirst, labSecond)
-	l.coturn("s", labFirst, 3478, append(static, ca.args()...)...)
-	l.coturn("s", labSecond, 3478, append(rest, ca.args()...)...)
+	l.coturn("s", labFirst, append(static, ca.args()...)...)
+	l.coturn("s", labSecond, append(rest, ca.args()...)...)
 	for _, server := range []struct{ name, addr, secret string }{{"static", labFirst, ""}, {"REST", labSecond, labSecret}} {
-		for _, transport := range []struct{ name, url, ca string }{
-			{"UDP", "turn:%s:3478", ""},
-			{"TCP", "turn:%s:3478?transport=tcp", ""},
-			{"TLS", "turns:%s:443?transport=tcp", ca.CA},
+		for _, transport := range []struct{ name, url, ca, port string }{
+			{"UDP", "turn:%s:3478", "", ""},
+			{"TCP", "turn:%s:3478?transport=tcp", "", ":3478"},
+			{"TLS", "turns:%s:443?transport=tcp", ca.CA, ":443"},
 		} {
 			t.Run(transport.name+" "+server.name, func(t *testing.T) {
 				l := l.within(t)
@@ -162,10 +163,86 @@ func TestInteropCoturn(t *testing.T) {
 				if !relayed(a, b) {
 					t.Error("a direct path between symmetric NATs")
 				}
+				for _, port := range []string{":3478", ":443"} {
+					if used := l.connections(server.addr + port); used > 0 != (port == transport.port) {
+						t.Errorf("%d TCP connections to port %s", used, port)
+					}
+				}
 				finish(t, a, b)
 			})
 		}
 	}
+}
+
+// TestInteropCoturnKilled: of two coturns the one in use is killed and comes back,
+// then the other one, which is in use by then, and then the one in use hangs. Agents
+// that know both lose nothing.
+func TestInteropCoturnKilled(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.home("a", 11, symmetric)
+	l.home("b", 12, symmetric)
+	servers := map[string]*coturn{}
+	for _, addr := range []string{labFirst, labSecond} {
+		servers[addr] = l.coturn("s", addr, append(static, "--no-tls")...)
+	}
+	a, b := l.pair(place{"a", "a"}, place{"b", "b"}, labConfig{Paths: Paths{RelayAfter: AtOnce, DirectEvery: Never},
+		TURN: []labRelay{{URL: "turn:" + labFirst + ":3478"}, {URL: "turn:" + labSecond + ":3478"}}})
+	messages(t, a, b, 100)
+	phase := func(what string, limit time.Duration) {
+		t.Helper()
+		pause := messages(t, a, b, 200)
+		t.Logf("%s: longest pause %v", what, millis(pause))
+		if pause > limit {
+			t.Errorf("%s: a pause of %v, more than %v", what, pause, limit)
+		}
+	}
+	used := func() (c *coturn) {
+		t.Helper()
+		until(t, labLimit, "both on one relay", func() bool {
+			var x, y string
+			a.is(func() bool { x = a.relay; return true })
+			b.is(func() bool { y = b.relay; return true })
+			c = servers[x]
+			return x == y && c != nil
+		})
+		return c
+	}
+	back := func(c *coturn) {
+		t.Helper()
+		c.start()
+		for _, x := range []*labAgent{a, b} {
+			until(t, labLimit, x.name+" knows of both relays", func() bool { return x.is(func() bool { return x.relays == 2 }) })
+		}
+	}
+	const (
+		brief = 2 * time.Second // a busy machine takes its time
+		// anew includes an attempt of either side by the relay that is dead.
+		anew = attemptTimeout + brief
+	)
+	phase("in peace", brief)
+	first := used()
+	first.proc.kill()
+	phase("first killed", brief)
+	back(first)
+	phase("first back", brief)
+	second := used()
+	if second == first {
+		t.Fatal("still on a relay that was killed")
+	}
+	second.proc.kill()
+	phase("second killed", anew)
+	back(second)
+	phase("second back", brief)
+	used().proc.signal(t, syscall.SIGSTOP)
+	phase("first hangs", anew)
+	finish(t, a, b)
+}
+
+// connections counts the TCP connections to a server.
+func (l *lab) connections(addr string) int {
+	l.t.Helper()
+	return strings.Count(l.in("s", "ss", "-Htn", "state", "established", "src", addr), "\n")
 }
 
 // authority is a certificate authority of the test's own.

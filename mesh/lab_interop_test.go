@@ -226,6 +226,13 @@ func (p *labProc) kill() {
 	<-p.gone
 }
 
+func (p *labProc) signal(t *testing.T, s os.Signal) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // process starts this test's binary in a namespace, as an agent or the server,
 // and waits until it is up. line gets what it says after that.
 func (l *lab) process(ns string, cfg labConfig, line func(string)) *labProc {
@@ -275,6 +282,11 @@ func (l *lab) pair(x, y place, cfg labConfig) (a, b *labAgent) {
 		l.t.Helper()
 		cfg.Name, cfg.Key, cfg.Peer = who.name, filepath.Join(l.dir, who.name), other.name
 		p := &labAgent{t: l.t, name: who.name, began: time.Now()}
+		l.t.Cleanup(func() { // after its end, for cleanups run in reverse
+			if l.t.Failed() {
+				l.t.Logf("%s logged:\n%s", p.name, strings.Join(p.logs, "\n"))
+			}
+		})
 		p.proc = l.process(who.ns, cfg, p.line)
 		return p
 	}

@@ -11,10 +11,11 @@ import (
 // relay. When their NATs let others in they move to the direct path, and lose
 // nothing.
 func TestInteropNAT(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.home("a", 11, symmetric)
 	l.home("b", 12, symmetric)
-	l.coturn("s", labFirst, 3478, append(static, "--no-tls")...)
+	l.coturn("s", labFirst, append(static, "--no-tls")...)
 	paths := Paths{RelayAfter: 500 * time.Millisecond, DirectEvery: time.Second, DirectMost: time.Second}
 	stun := []string{"stun:" + labFirst + ":3478"}
 
@@ -56,11 +57,14 @@ func TestInteropNAT(t *testing.T) {
 // TestInteropNoUDP: agents on a relay lose UDP to a firewall and move to TLS; others
 // begin there.
 func TestInteropNoUDP(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.home("a", 11, symmetric)
 	l.home("b", 12, symmetric)
 	ca := newAuthority(t, labFirst)
-	l.coturn("s", labFirst, 3478, append(static, ca.args()...)...)
+	l.coturn("s", labFirst, append(static, ca.args()...)...)
+	// limit includes an attempt of either side over UDP.
+	const limit = attemptTimeout + 5*time.Second
 	relays := labConfig{Paths: Paths{RelayAfter: AtOnce, DirectEvery: Never}, TURN: []labRelay{
 		{URL: "turn:" + labFirst + ":3478"}, {URL: "turns:" + labFirst + ":443?transport=tcp", CA: ca.CA}}}
 	a, b := l.pair(place{"a", "a"}, place{"b", "b"}, relays)
@@ -70,14 +74,21 @@ func TestInteropNoUDP(t *testing.T) {
 	}
 	pause := messages(t, a, b, 200)
 	t.Logf("UDP is dropped: longest pause %v", millis(pause))
-	if !relayed(a, b) {
-		t.Error("a direct path between symmetric NATs without UDP")
+	if pause > limit {
+		t.Errorf("a pause of %v", pause)
+	}
+	if !relayed(a, b) || l.connections(labFirst+":443") == 0 {
+		t.Error("not over TLS")
 	}
 	finish(t, a, b)
 
 	c, d := l.pair(place{"c", "a"}, place{"d", "b"}, relays)
 	messages(t, c, d, 1)
-	t.Logf("without UDP: by the relay after %v", millis(c.since.Sub(c.began)))
+	took := c.since.Sub(c.began)
+	t.Logf("without UDP: by the relay after %v", millis(took))
+	if took > limit {
+		t.Errorf("connected after %v", took)
+	}
 	t.Logf("without UDP: longest pause %v", millis(messages(t, c, d, 100)))
 	finish(t, c, d)
 }
