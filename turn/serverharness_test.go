@@ -1,7 +1,6 @@
 package turn
 
 import (
-	"errors"
 	"net"
 	"net/netip"
 	"strings"
@@ -345,14 +344,6 @@ func until(t testing.TB, what string, ok func() bool) {
 		}
 		<-tick.C
 	}
-}
-
-func turnCode(err error) stun.ErrorCode {
-	var e *stun.TurnError
-	if errors.As(err, &e) {
-		return e.ErrorCodeAttr.Code
-	}
-	return 0
 }
 
 func hasSecret(text string) bool {

@@ -27,6 +27,7 @@ var names = map[string]string{
 	"webrtc_connections_established_total":         "counter",
 	"webrtc_connections_failed_total":              "counter",
 	"webrtc_connections_dropped_total":             "counter",
+	"webrtc_turn_fallback_total":                   "counter",
 	"webrtc_connections":                           "gauge",
 	"webrtc_agent_connected":                       "gauge",
 	"webrtc_connection_establishment_seconds":      "histogram",
