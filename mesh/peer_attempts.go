@@ -328,6 +328,7 @@ func (p *Peer) moved(s *session) {
 	now := time.Now()
 	p.relayed, p.renew = s.relay != "", time.Time{}
 	p.unshun(s)
+	p.dropStandby()
 	p.planStandby(s, now)
 }
 

@@ -118,7 +118,25 @@ func (p *Peer) held(a *attempt) {
 	}
 	p.giveUp(func(x *attempt) bool { return x != a && x.standby() })
 	p.spare.held, p.spare.pause = a, 0
+	p.dropStandby()
 	p.node.log.Debug("standby session", "peer", p.id, "relay", a.relayName())
+}
+
+// dropStandby ends a standby session that is none: beside a direct path, or on the
+// server of the session that it stands by.
+func (p *Peer) dropStandby() {
+	top, a := p.top(), p.spare.held
+	if top == nil || a == nil {
+		return
+	}
+	server := a.relayName()
+	if server == "" {
+		server = a.theirRelay
+	}
+	same := server == top.relay && (a.relay == nil || !top.owned || a.relay.URL == top.own.URL)
+	if top.relay == "" || same {
+		p.giveUp(func(x *attempt) bool { return x == a })
+	}
 }
 
 // promote makes the standby take over, if there is one. It reports whether there

@@ -140,6 +140,9 @@ func (n *Node) watchRelays() {
 // credential is about to end, and looks for one that is back when it has no other
 // path.
 func (p *Peer) relaysChanged(ranked, returned []turn.Relay) {
+	if len(ranked) == 0 {
+		return // there is nowhere to go
+	}
 	now := time.Now()
 	for _, r := range returned { // whatever was wrong is over
 		delete(p.shun, r.URL)
@@ -216,6 +219,10 @@ func spread(d time.Duration) time.Duration {
 // renewRelay replaces the session, because of its relay. Should that fail it is
 // tried again.
 func (p *Peer) renewRelay(now time.Time) {
+	if !p.machine.state.carries() {
+		p.renew = time.Time{} // the next session will have another
+		return
+	}
 	p.renew = now.Add(renewPause)
 	p.do(p.machine.wants(ReasonRelay, p.busy()))
 }

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -82,6 +83,49 @@ func TestStandbyIsMade(t *testing.T) {
 		}
 		if second := look(t, p, ref(p)); second == first || second != look(t, q, ref(q)) {
 			t.Error("the standby session is the old one, or two")
+		}
+	})
+}
+
+// TestStandbyEndsOnDirectPath: a Peer that has moved to a direct path keeps no session
+// on a relay, also when the offer of that one is the later and ranks above.
+func TestStandbyEndsOnDirectPath(t *testing.T) {
+	inWorld(t, relayedNet, func(w *world) {
+		_, one := w.relay()
+		_, two := w.relay()
+		use := func(c *Config) {
+			c.TURN = fixedRelays{one, two}
+			c.Paths = Paths{RelayAfter: AtOnce, DirectEvery: 5 * time.Second, StandbyAfter: time.Hour}
+		}
+		a, b := w.agent("agent-a", virtual.Open, use), w.agent("agent-b", virtual.Open, use)
+		hostA, hostB := a.cfg.Net.(*virtual.Host), b.cfg.Net.(*virtual.Host)
+		w.net.Block(hostA, hostB)
+		w.net.Block(hostB, hostA)
+		p, q := meet(t, a, b)
+		if !p.Status().Path.Relayed() {
+			t.Fatalf("first contact by %v", p.Status().Path)
+		}
+		w.net.Unblock(hostA, hostB)
+		w.net.Unblock(hostB, hostA)
+		offerer := p
+		if p.lesser() {
+			offerer = q
+		}
+		offered := false
+		ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+		defer cancel()
+		for c := range offerer.Changes(ctx) {
+			if c.State == StateReplacing && c.Reason == ReasonDirectPath && !offered {
+				offered = offerer.post(offerer.offerStandby)
+			}
+		}
+		if !offered || p.Status().Path.Relayed() {
+			t.Fatalf("offered %v, %v", offered, p.Status().Path)
+		}
+		for _, x := range []*Peer{p, q} {
+			if n := look(t, x, func() int { return len(x.attempts) }); n != 0 || holds(t, x) {
+				t.Errorf("%d attempts beside a direct path, standby %v", n, holds(t, x))
+			}
 		}
 	})
 }
