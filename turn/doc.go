@@ -79,4 +79,11 @@
 // 2, 4 … 30 s, and what there is serves until its end; then the endpoint is
 // Unhealthy with ErrExpired, and is not ranked. A password shows in no log, event,
 // error or JSON of this package.
+//
+// # Server
+//
+// A [Server] is a TURN server to embed, and examples/turn-relay a program of it. It
+// authenticates every request, relays to nobody whom its clients could not reach
+// themselves, limits allocations and bytes of each user, and answers strangers no more
+// than QUIC would (RFC 9000 §8.1): the comment of the type says how.
 package turn

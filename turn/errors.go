@@ -71,7 +71,8 @@ func (e *ProbeError) Unwrap() []error {
 	return []error{e.Kind, e.Err}
 }
 
-// ConfigError names a field with an invalid value.
+// ConfigError names a field with an invalid value, of a [PoolConfig], an [Endpoint]
+// or a [ServerConfig]. It never shows a secret.
 type ConfigError struct {
 	Field, Reason string
 }

@@ -86,7 +86,7 @@ type Server struct {
 // NewServer validates cfg and serves. The sockets and listeners of cfg are the
 // server's from then on. On an error they remain the caller's.
 //
-// Errors: *ServerConfigError, and that of the network when it does not tell the
+// Errors: *ConfigError, and that of the network when it does not tell the
 // addresses of this host.
 func NewServer(cfg ServerConfig) (*Server, error) {
 	cfg, err := cfg.withDefaults()

@@ -91,17 +91,6 @@ type RelayIP struct {
 	Bind netip.Addr
 }
 
-// ServerConfigError names the field of a [ServerConfig] that is invalid.
-type ServerConfigError struct {
-	Field  string
-	Reason string
-}
-
-// Error says which field and why; it never shows a secret.
-func (e *ServerConfigError) Error() string {
-	return fmt.Sprintf("turn: ServerConfig.%s %s", e.Field, e.Reason)
-}
-
 // String shows where and how the server serves, and no secret.
 func (c ServerConfig) String() string {
 	var at []string
@@ -126,13 +115,13 @@ func (c ServerConfig) LogValue() slog.Value { return slog.StringValue(c.String()
 func (c ServerConfig) withDefaults() (ServerConfig, error) {
 	c.PacketConns, c.Listeners = slices.Clone(c.PacketConns), slices.Clone(c.Listeners)
 	if len(c.PacketConns)+len(c.Listeners) == 0 {
-		return c, &ServerConfigError{"PacketConns", "and Listeners are both empty"}
+		return c, &ConfigError{"ServerConfig.PacketConns", "and Listeners are both empty"}
 	}
 	if slices.Contains(c.PacketConns, nil) {
-		return c, &ServerConfigError{"PacketConns", "has a nil"}
+		return c, &ConfigError{"ServerConfig.PacketConns", "has a nil"}
 	}
 	if slices.Contains(c.Listeners, nil) {
-		return c, &ServerConfigError{"Listeners", "has a nil"}
+		return c, &ConfigError{"ServerConfig.Listeners", "has a nil"}
 	}
 	for _, check := range []func(*ServerConfig) error{
 		(*ServerConfig).checkRelays, (*ServerConfig).checkCredentials, (*ServerConfig).checkPeers, (*ServerConfig).checkLimits,
@@ -144,7 +133,7 @@ func (c ServerConfig) withDefaults() (ServerConfig, error) {
 	if c.Net == nil {
 		var err error
 		if c.Net, err = stdnet.NewNet(); err != nil {
-			return c, &ServerConfigError{"Net", "is nil and the system's does not work: " + err.Error()}
+			return c, &ConfigError{"ServerConfig.Net", "is nil and the system's does not work: " + err.Error()}
 		}
 	}
 	if c.Logger == nil {
@@ -156,7 +145,7 @@ func (c ServerConfig) withDefaults() (ServerConfig, error) {
 func (c *ServerConfig) checkRelays() error {
 	c.RelayIPs = slices.Clone(c.RelayIPs)
 	if len(c.RelayIPs) == 0 {
-		return &ServerConfigError{"RelayIPs", "is empty"}
+		return &ConfigError{"ServerConfig.RelayIPs", "is empty"}
 	}
 	seen := map[bool]bool{}
 	for i := range c.RelayIPs {
@@ -166,11 +155,11 @@ func (c *ServerConfig) checkRelays() error {
 		}
 		switch {
 		case !usable(r.Public) || r.Public.IsUnspecified():
-			return &ServerConfigError{fmt.Sprintf("RelayIPs[%d].Public", i), "is no address of a host"}
+			return &ConfigError{fmt.Sprintf("ServerConfig.RelayIPs[%d].Public", i), "is no address of a host"}
 		case !usable(r.Bind) || r.Bind.Is4() != r.Public.Is4():
-			return &ServerConfigError{fmt.Sprintf("RelayIPs[%d].Bind", i), "is no address of Public's family"}
+			return &ConfigError{fmt.Sprintf("ServerConfig.RelayIPs[%d].Bind", i), "is no address of Public's family"}
 		case seen[r.Public.Is4()]:
-			return &ServerConfigError{fmt.Sprintf("RelayIPs[%d]", i), "is the second of its family"}
+			return &ConfigError{fmt.Sprintf("ServerConfig.RelayIPs[%d]", i), "is the second of its family"}
 		}
 		seen[r.Public.Is4()] = true
 	}
@@ -181,7 +170,7 @@ func (c *ServerConfig) checkRelays() error {
 		c.PortMax = 65535
 	}
 	if c.PortMin > c.PortMax {
-		return &ServerConfigError{"PortMax", "is less than PortMin"}
+		return &ConfigError{"ServerConfig.PortMax", "is less than PortMin"}
 	}
 	return nil
 }
@@ -196,23 +185,23 @@ func (c *ServerConfig) checkCredentials() error {
 		c.Realm = "agentmesh"
 	}
 	if len(c.Realm) > maxRealm || strings.ContainsAny(c.Realm, "\"\\\x00\r\n") {
-		return &ServerConfigError{"Realm", fmt.Sprintf("is longer than %d bytes or has a quote or a control character", maxRealm)}
+		return &ConfigError{"ServerConfig.Realm", fmt.Sprintf("is longer than %d bytes or has a quote or a control character", maxRealm)}
 	}
 	c.Secrets, c.Users = slices.Clone(c.Secrets), maps.Clone(c.Users)
 	if len(c.Secrets)+len(c.Users) == 0 {
-		return &ServerConfigError{"Secrets", "and Users are both empty"}
+		return &ConfigError{"ServerConfig.Secrets", "and Users are both empty"}
 	}
 	for i, s := range c.Secrets { // never the secret itself in an error
 		if len(s) < minSecret {
-			return &ServerConfigError{fmt.Sprintf("Secrets[%d]", i), fmt.Sprintf("is shorter than %d bytes", minSecret)}
+			return &ConfigError{fmt.Sprintf("ServerConfig.Secrets[%d]", i), fmt.Sprintf("is shorter than %d bytes", minSecret)}
 		}
 	}
 	for name, password := range c.Users {
 		switch {
 		case name == "" || len(name) > maxUsername || strings.Contains(name, ":"):
-			return &ServerConfigError{"Users", fmt.Sprintf("has a name that is empty, longer than %d bytes or has a colon", maxUsername)}
+			return &ConfigError{"ServerConfig.Users", fmt.Sprintf("has a name that is empty, longer than %d bytes or has a colon", maxUsername)}
 		case len(password) < minPassword:
-			return &ServerConfigError{"Users", fmt.Sprintf("has a password for %q shorter than %d bytes", name, minPassword)}
+			return &ConfigError{"ServerConfig.Users", fmt.Sprintf("has a password for %q shorter than %d bytes", name, minPassword)}
 		}
 	}
 	return nil
@@ -226,7 +215,7 @@ func (c *ServerConfig) checkPeers() error {
 	}{{"AllowPeers", c.AllowPeers}, {"DenyPeers", c.DenyPeers}} {
 		for i, p := range f.prefixes {
 			if !p.IsValid() || p.Addr().Is4In6() {
-				return &ServerConfigError{fmt.Sprintf("%s[%d]", f.name, i), "is no prefix of IPv4 or IPv6 addresses"}
+				return &ConfigError{fmt.Sprintf("ServerConfig.%s[%d]", f.name, i), "is no prefix of IPv4 or IPv6 addresses"}
 			}
 			f.prefixes[i] = p.Masked()
 		}
@@ -250,14 +239,14 @@ func (c *ServerConfig) checkLimits() error {
 			*f.value = f.otherwise
 		}
 		if *f.value < f.lowest || *f.value > f.highest {
-			return &ServerConfigError{f.name, fmt.Sprintf("is %d, not from %d to %d", *f.value, f.lowest, f.highest)}
+			return &ConfigError{"ServerConfig." + f.name, fmt.Sprintf("is %d, not from %d to %d", *f.value, f.lowest, f.highest)}
 		}
 	}
 	if c.Lifetime == 0 {
 		c.Lifetime = 10 * time.Minute
 	}
 	if c.Lifetime < time.Second || c.Lifetime > time.Hour {
-		return &ServerConfigError{"Lifetime", fmt.Sprintf("is %v, not from 1s to 1h", c.Lifetime)}
+		return &ConfigError{"ServerConfig.Lifetime", fmt.Sprintf("is %v, not from 1s to 1h", c.Lifetime)}
 	}
 	return nil
 }

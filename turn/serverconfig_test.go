@@ -46,8 +46,8 @@ func TestServerConfigErrors(t *testing.T) {
 		cfg := good()
 		change(&cfg)
 		_, err := NewServer(cfg)
-		var invalid *ServerConfigError
-		if !errors.As(err, &invalid) || invalid.Field != field {
+		var invalid *ConfigError
+		if !errors.As(err, &invalid) || invalid.Field != "ServerConfig."+field {
 			t.Errorf("%s: %v", field, err)
 		}
 		if err != nil && (hasSecret(err.Error()) || strings.Contains(err.Error(), testSecret[1:]) || strings.Contains(err.Error(), serverPassword[:7])) {
