@@ -1,0 +1,92 @@
+package mesh
+
+import (
+	"context"
+	"time"
+
+	"github.com/infrafabric/agentmesh/turn"
+)
+
+// What an attempt has to do with relays.
+
+// options says what the connection may use. A session that replaces another
+// takes what works soonest; one that tries the direct path has no relay to take.
+func (a *attempt) options(ctx context.Context) (connOptions, error) {
+	paths := &a.peer.node.cfg.Paths
+	o := connOptions{relayWait: paths.RelayAfter, relayOnly: paths.RelayOnly}
+	if a.replaces {
+		o.relayWait = min(o.relayWait, replaceRelayWait)
+	}
+	if a.relayed || o.relayOnly {
+		o.relayWait = 0
+	}
+	a.relayWait = o.relayWait
+	switch {
+	case a.why == ReasonDirectPath && o.relayOnly:
+		return o, errNoDirectPath
+	case a.why == ReasonDirectPath:
+		return o, nil
+	case a.why == ReasonStandby && a.offerer:
+		a.relay = a.secondRelay(ctx)
+		o.relayOnly = true // the direct path is another session's
+	default:
+		a.relay = choose(a.peer.node.rank(ctx), a.theirRelay, a.shunned)
+	}
+	if a.relay == nil && (o.relayOnly || a.why == ReasonStandby && a.theirRelay == "") {
+		return o, errNoRelay
+	}
+	o.relay = a.relay
+	a.using.Store(a.relay)
+	return o, nil
+}
+
+// secondRelay picks the relay of a standby that this side offers.
+func (a *attempt) secondRelay(ctx context.Context) *turn.Relay {
+	url := ""
+	if a.beside.owned {
+		url = a.beside.own.URL
+	}
+	return second(a.peer.node.rank(ctx), a.beside.relay, url, a.shunned)
+}
+
+// relayName is the server that the attempt uses, "" for none.
+func (a *attempt) relayName() string {
+	if a.relay == nil {
+		return ""
+	}
+	return a.relay.Server()
+}
+
+// relayStory says what part a relay had.
+func (a *attempt) relayStory() string {
+	switch {
+	case a.peer.node.cfg.TURN == nil:
+		return "no relay is configured"
+	case a.why == ReasonDirectPath:
+		return "only a direct path was tried"
+	case a.relay == nil:
+		return "there was no relay to use"
+	case a.localTypes["relay"] == 0:
+		return a.relayName() + " gave no address"
+	}
+	return "the relay " + a.relayName() + " did not help"
+}
+
+// fallback is when the attempt takes a relay, if there is one: this side's or the
+// other's. It never does so before it has heard of the other side.
+func (a *attempt) fallback() <-chan time.Time {
+	if !a.answered || a.relay == nil && a.theirRelay == "" || a.why == ReasonStandby || a.peer.node.cfg.Paths.RelayOnly {
+		return nil
+	}
+	return time.After(a.relayWait)
+}
+
+// fallBack tells that no direct path was found in time.
+func (a *attempt) fallBack(ctx context.Context) {
+	a.fellBack = true
+	server := a.relayName()
+	if server == "" {
+		server = a.theirRelay
+	}
+	a.peer.node.obs.fallback(ctx, a.peer.id, server)
+}
