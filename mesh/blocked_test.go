@@ -8,15 +8,19 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/pion/transport/v5"
 
 	"github.com/infrafabric/agentmesh/signaling"
+	"github.com/infrafabric/agentmesh/turn"
 )
 
 // Networks that block UDP, on the loopback interface: virtual ones have no streams.
@@ -233,4 +237,185 @@ func TestSignalingThroughProxy(t *testing.T) {
 	nodeA.Close()
 	nodeB.Close()
 	through.CloseIdleConnections()
+}
+
+// relayServer is a turn.Server on the loopback interface by TCP and TLS, with the
+// configuration of the TLS of its clients.
+func relayServer(t *testing.T) (plain, secure turn.Relay) {
+	t.Helper()
+	var listeners []net.Listener
+	for range 2 {
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		listeners = append(listeners, l)
+	}
+	// The certificate of httptest is for 127.0.0.1.
+	web := httptest.NewTLSServer(nil)
+	client := web.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+	plain = turn.Relay{URL: "turn:" + listeners[0].Addr().String() + "?transport=tcp", Username: "agent", Password: "long enough"}
+	secure = plain
+	secure.URL = "turns:" + listeners[1].Addr().String() + "?transport=tcp"
+	secure.TLS = &tls.Config{RootCAs: client.RootCAs}
+	listeners[1] = tls.NewListener(listeners[1], web.TLS.Clone())
+	web.Close()
+	loopback := netip.MustParseAddr("127.0.0.1")
+	s, err := turn.NewServer(turn.ServerConfig{
+		Listeners: listeners, Users: map[string]string{plain.Username: plain.Password},
+		RelayIPs: []turn.RelayIP{{Public: loopback}}, AllowPeers: []netip.Prefix{netip.PrefixFrom(loopback, 8)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return plain, secure
+}
+
+// TestRelayByStream: where there is no UDP, agents meet by a relay over TCP and over TLS
+// with an authority of their own; without that authority they do not.
+func TestRelayByStream(t *testing.T) {
+	url, client := realServer(t)
+	plain, secure := relayServer(t)
+	stranger := secure
+	stranger.TLS = nil
+	for name, relay := range map[string]turn.Relay{"TCP": plain, "TLS": secure, "TLS of a stranger": stranger} {
+		a, b := newIdentity(t, "agent-a"), newIdentity(t, "agent-b")
+		cfg := Config{Trust: newBook(a, b), Signaling: []string{url}, HTTPClient: client, Net: blockedNet(t),
+			TURN: fixedRelays{relay}, Paths: Paths{RelayAfter: AtOnce}}
+		cfgA, cfgB := cfg, cfg
+		cfgA.Identity, cfgB.Identity = a, b
+		nodeA, nodeB := listenReal(t, cfgA), listenReal(t, cfgB)
+		if name == "TLS of a stranger" {
+			if _, err := dialFor(nodeA, "agent-b", time.Second); err == nil {
+				t.Errorf("%s: connected", name)
+			}
+			continue
+		}
+		p, q := meet(t, nodeA, nodeB)
+		tell(t, p, name)
+		hear(t, q, name)
+		if path := p.Status().Path; path.Relay != "127.0.0.1" {
+			t.Errorf("%s: path %v", name, path)
+		}
+		if err := q.Replace(t.Context()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		tell(t, q, "again")
+		hear(t, p, "again")
+	}
+}
+
+// TestRelayOnlyByTCP: an agent that hides its addresses dials nobody's TCP candidate,
+// which would show them.
+func TestRelayOnlyByTCP(t *testing.T) {
+	url, client := realServer(t)
+	plain, _ := relayServer(t)
+	a, b := newIdentity(t, "agent-a"), newIdentity(t, "agent-b")
+	inner, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &countedListener{Listener: inner}
+	loopback, err := LoopbackNet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{Trust: newBook(a, b), Signaling: []string{url}, HTTPClient: client, Net: loopback,
+		TURN: fixedRelays{plain}, Paths: Paths{RelayAfter: AtOnce}}
+	cfgA, cfgB := cfg, cfg
+	cfgA.Identity, cfgA.TCP, cfgA.Paths.RelayOnly = a, true, true
+	cfgB.Identity, cfgB.TCPListener = b, l
+	nodeA, nodeB := listenReal(t, cfgA), listenReal(t, cfgB)
+	p, q := meet(t, nodeA, nodeB)
+	tell(t, p, "hidden")
+	hear(t, q, "hidden")
+	if path := p.Status().Path; !path.Relayed() {
+		t.Errorf("path %v", path)
+	}
+	for _, x := range []*Peer{p, q} {
+		if err := x.Replace(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	if n := l.accepted.Load(); n != 0 {
+		t.Errorf("%d connections to the listener", n)
+	}
+}
+
+// countedListener counts what it accepts.
+type countedListener struct {
+	net.Listener
+	accepted atomic.Int32
+}
+
+func (l *countedListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		l.accepted.Add(1)
+	}
+	return c, err
+}
+
+// TestRelayConnGivesUp: a stream to a relay that takes nothing more is closed, instead of
+// holding up whoever writes.
+func TestRelayConnGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe() // nobody reads
+		defer far.Close()
+		c := &relayConn{near}
+		began := time.Now()
+		if _, err := c.Write([]byte("x")); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) != relayWriteWait {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+		if _, err := c.Write([]byte("x")); !errors.Is(err, io.ErrClosedPipe) {
+			t.Errorf("after that: %v", err)
+		}
+	})
+}
+
+// TestRelayDialerStops: closing a connection ends its dialing at once, and what was
+// dialled after a moment.
+func TestRelayDialerStops(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0") // it accepts and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	loopback, err := LoopbackNet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := newRelayDialer(loopback, &turn.Relay{URL: "turns:" + l.Addr().String()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	failed := make(chan error)
+	go func() {
+		_, err := d.Dial("tcp4", l.Addr().String()) // hangs in the handshake
+		failed <- err
+	}()
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	end := d.stop()
+	if err := <-failed; err == nil {
+		t.Error("dialled")
+	}
+	end()
+	if _, err := d.Dial("tcp4", l.Addr().String()); err == nil {
+		t.Error("dialled after the end")
+	}
+	for _, none := range []*turn.Relay{nil, {URL: "turn:127.0.0.1"}} {
+		if d, err := newRelayDialer(loopback, none); d != nil || err != nil {
+			t.Errorf("%v: %v, %v", none, d, err)
+		}
+	}
+	(*relayDialer)(nil).stop()()
 }

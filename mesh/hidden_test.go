@@ -18,6 +18,7 @@ import (
 	"github.com/infrafabric/agentmesh/internal/virtual"
 	"github.com/infrafabric/agentmesh/keys"
 	"github.com/infrafabric/agentmesh/turn"
+	"github.com/infrafabric/agentmesh/witness"
 )
 
 // fixedRelays are relays of which nothing changes.
@@ -229,7 +230,13 @@ func TestRelayOnlyHides(t *testing.T) {
 					}
 					k := new(capture)
 					caught[c.Identity.ID()], own[c.Identity.ID()] = k, ownAddresses(t, c.Net)
-					c.Net, c.HTTPClient = capturedNet{c.Net, k}, k.client(c.HTTPClient)
+					c.HTTPClient = k.client(c.HTTPClient)
+					// Bound to an address, sockets know it, and so may candidates.
+					n, err := FilterNet(capturedNet{c.Net, k}, NetFilter{Address: netip.Addr.Is4})
+					if err != nil {
+						t.Fatal(err)
+					}
+					c.Net = n
 				}
 			}
 			nodes := []*Node{w.agent("agent-a", virtual.PortRestricted, set(hides)),
@@ -314,4 +321,40 @@ func TestRelayOnlyWithoutRelay(t *testing.T) {
 	if _, err := cfg.withDefaults(); !errors.As(err, &ce) || ce.Field != "Paths.RelayOnly" {
 		t.Errorf("no relays at all: %v", err)
 	}
+}
+
+// TestRelayOnlyRefusesDirectPaths: an agent that hides tries no direct path, and one
+// that others try ends at once.
+func TestRelayOnlyRefusesDirectPaths(t *testing.T) {
+	log := new(hostileLog)
+	inWorld(t, relayedNet, func(w *world) {
+		_, one := w.relay()
+		set := func(c *Config) {
+			c.TURN, c.Recorder = fixedRelays{one}, log
+			c.Paths = Paths{RelayAfter: AtOnce, DirectEvery: 5 * time.Second, RelayOnly: c.Identity.ID() != "agent-c"}
+		}
+		a, b, c := w.agent("agent-a", virtual.Open, set), w.agent("agent-b", virtual.Open, set), w.agent("agent-c", virtual.Open, set)
+		meet(t, a, b)
+		time.Sleep(10 * time.Minute)
+		if n := log.count("agent-a", witness.WebRTCOfferCreated) + log.count("agent-b", witness.WebRTCOfferCreated); n > 3 {
+			t.Errorf("%d offers between agents that hide", n)
+		}
+		p, _ := meet(t, c, a)
+		ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+		defer cancel()
+		var began time.Time
+		tried := 0
+		for ch := range p.Changes(ctx) {
+			switch {
+			case ch.State == StateReplacing && ch.Reason == ReasonDirectPath:
+				began = time.Now()
+				tried++
+			case ch.State == StateConnected && ch.Reason == ReasonFailed && time.Since(began) > time.Second:
+				t.Errorf("an attempt at a direct path ended after %v", time.Since(began))
+			}
+		}
+		if tried == 0 && !p.lesser() {
+			t.Error("nobody tried a direct path")
+		}
+	})
 }

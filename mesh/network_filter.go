@@ -33,7 +33,7 @@ var ErrNoAddress = errors.New("the network filter leaves no address")
 // FilterNet returns the network n, or the operating system's if n is nil,
 // restricted by f, for Config.Net. Sockets that would be bound to no address in
 // particular, those to STUN servers and relays, are bound to the first one left of
-// their family, so that nothing leaves by an interface that is filtered out.
+// their family that is not of the loopback interface, so that nothing leaves by an interface that is filtered out.
 // Signaling goes by Config.HTTPClient and is not affected.
 //
 // A Node with a Net does not watch the operating system's network: see
@@ -108,25 +108,34 @@ func addressOf(a net.Addr) (netip.Addr, bool) {
 	return addr.Unmap(), ok
 }
 
-// local is the address for a socket of a family that names none.
+// local is the address for a socket of a family that names none: one that leads
+// elsewhere, if there is one.
 func (n *filteredNet) local(six bool) (net.IP, error) {
 	left, err := n.Interfaces()
 	if err != nil {
 		return nil, err
 	}
+	var loopback net.IP
 	for _, i := range left {
 		addrs, err := i.Addrs()
 		if err != nil {
 			continue
 		}
 		for _, a := range addrs {
-			// A link-local address is of no use without its zone.
-			if ip, ok := addressOf(a); ok && ip.Is6() == six && !ip.IsLinkLocalUnicast() {
+			ip, ok := addressOf(a)
+			switch {
+			case !ok || ip.Is6() != six || ip.IsLinkLocalUnicast(): // of no use without its zone
+			case ip.IsLoopback():
+				loopback = ip.AsSlice()
+			default:
 				return ip.AsSlice(), nil
 			}
 		}
 	}
-	return nil, ErrNoAddress
+	if loopback == nil {
+		return nil, ErrNoAddress
+	}
+	return loopback, nil
 }
 
 // bind completes the address of a socket, but for its port.

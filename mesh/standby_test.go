@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -218,6 +219,9 @@ func TestStandbyPromotedFromOneSide(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 			for _, x := range peers {
+				if look(t, x, func() bool { a := x.spare.held; return a != nil && !slices.Contains(x.attempts, a) }) {
+					t.Error("what took over is still held")
+				}
 				if c := x.Status(); c.State != StateConnected || c.Reason != ReasonStandby || !c.Path.Relayed() {
 					t.Errorf("%+v", c)
 				}

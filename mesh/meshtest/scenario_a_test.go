@@ -28,8 +28,8 @@ func relayedPair(t *testing.T, every time.Duration, cfg meshtest.Config, f func(
 		}
 	}
 	meshtest.Run(t, cfg, func(u *meshtest.Universe) {
-		if cfg.Relays > 1 {
-			u.Slow("r2", 10*time.Millisecond) // so that r1 is everybody's first
+		for i := 1; i < cfg.Relays; i++ { // so that r1 is everybody's first, and so on
+			u.Slow(fmt.Sprintf("r%d", i+1), time.Duration(i)*10*time.Millisecond)
 		}
 		u.Agent("a", meshtest.Symmetric)
 		u.Agent("b", meshtest.Symmetric)
@@ -48,7 +48,7 @@ func relayedPair(t *testing.T, every time.Duration, cfg meshtest.Config, f func(
 func without(_ string, c *mesh.Config) { c.Paths.StandbyAfter = mesh.Never }
 
 // TestScenarioARelayFails: the relay in use is killed, or hangs. With a standby
-// session traffic flows again within a second, without one within three, also when
+// session traffic flows again within a second, without one within two, also when
 // no signaling server is left (standby only: nothing else leads to the other side)
 // and right after a replacement.
 func TestScenarioARelayFails(t *testing.T) {
@@ -57,7 +57,7 @@ func TestScenarioARelayFails(t *testing.T) {
 		for _, with := range []string{"standby", "standby, no server", "standby, one server of two", "replacement", "no standby", "no standby, one server of two"} {
 			cfg, most := meshtest.Config{Relays: 2, Servers: 2}, time.Second
 			if with == "no standby" || with == "no standby, one server of two" {
-				cfg.Configure, most = without, 3*time.Second
+				cfg.Configure, most = without, 2*time.Second
 			}
 			relayedPair(t, 25*time.Millisecond, cfg, func(u *meshtest.Universe, p *mesh.Peer, l *log) {
 				switch with {
@@ -175,33 +175,49 @@ func TestScenarioABetterReturns(t *testing.T) {
 	})
 }
 
-// TestScenarioAStandbyDies: the relay of the standby session dies, and nobody uses
+// TestScenarioAStandbyDies: the relay of the standby session dies while nobody uses
 // it; another one is made on a third relay, so that the death of the first costs no
 // more than before.
 func TestScenarioAStandbyDies(t *testing.T) {
 	t.Parallel()
-	relayedPair(t, 25*time.Millisecond, meshtest.Config{Relays: 3}, func(u *meshtest.Universe, p *mesh.Peer, l *log) {
-		used := u.Carrier(p)
-		for _, r := range []string{"r1", "r2", "r3"} {
-			if r == used {
-				continue
-			}
-			u.Kill(r)
-			time.Sleep(20 * time.Second)
-			gaps(t, u, "the relay of the standby session is killed", rtt+20*time.Millisecond)
-			u.Kill(used)
-			time.Sleep(5 * time.Second)
-			gaps(t, u, "the relay in use is killed", time.Second)
-			used = u.Carrier(p)
-			u.Restart("r1")
-			u.Restart("r2")
-			u.Restart("r3")
-			time.Sleep(45 * time.Second) // the pools probe, and a standby is made
-			u.LongestGap("a", "b")
-			u.LongestGap("b", "a")
+	cfg := meshtest.Config{Relays: 3}
+	relayedPair(t, 25*time.Millisecond, cfg, func(u *meshtest.Universe, p *mesh.Peer, l *log) {
+		if used := u.Carrier(p); used != "r1" {
+			t.Fatalf("on %q", used)
 		}
-		if n := l.count(witness.WebRTCSessionEstablished, "a"); n > 5 {
+		u.Kill("r2")
+		time.Sleep(20 * time.Second)
+		gaps(t, u, "the relay of the standby session is killed", rtt+20*time.Millisecond)
+		u.Kill("r1")
+		time.Sleep(5 * time.Second)
+		gaps(t, u, "the relay in use is killed", time.Second)
+		if now := u.Carrier(p); now != "r3" {
+			t.Errorf("on %q", now)
+		}
+		if n := l.count(witness.WebRTCSessionEstablished, "a"); n != 2 {
 			t.Errorf("%d sessions", n)
+		}
+	})
+}
+
+// TestScenarioAFirstContact: the relay that every pool ranks first has died since it was
+// probed. First contact finds out, and takes the next one, within the time of one attempt.
+func TestScenarioAFirstContact(t *testing.T) {
+	t.Parallel()
+	meshtest.Run(t, meshtest.Config{RTT: rtt, Relays: 2, Configure: func(_ string, c *mesh.Config) {
+		c.Paths.RelayAfter = mesh.AtOnce
+	}}, func(u *meshtest.Universe) {
+		u.Slow("r2", 10*time.Millisecond)
+		u.Agent("a", meshtest.Symmetric)
+		u.Agent("b", meshtest.Symmetric)
+		time.Sleep(2 * time.Second)
+		u.Kill("r1")
+		began := time.Now()
+		p := u.Lookup("a").Dial("b")
+		took := time.Since(began)
+		t.Logf("first contact with a dead relay ranked first: %v", took)
+		if took > 5*time.Second || u.Carrier(p) != "r2" {
+			t.Errorf("after %v on %q", took, u.Carrier(p))
 		}
 	})
 }
