@@ -339,6 +339,9 @@ func TestRelayOnlyRefusesDirectPaths(t *testing.T) {
 		if n := log.count("agent-a", witness.WebRTCOfferCreated) + log.count("agent-b", witness.WebRTCOfferCreated); n > 3 {
 			t.Errorf("%d offers between agents that hide", n)
 		}
+		if n := log.count("agent-a", witness.ConnectionStateChanged); n > 4 {
+			t.Errorf("%d changes of state", n)
+		}
 		p, _ := meet(t, c, a)
 		ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
 		defer cancel()

@@ -113,6 +113,7 @@ func (m *machine) healed(st *step, why Reason) {
 // when the other side was there last.
 func (m *machine) doubted(answered time.Time, why Reason, busy bool) (st step) {
 	m.answered = answered
+	m.noDirect()
 	switch m.state {
 	case StateConnected, StateReplacing:
 		m.to(&st, StateSuspect, why)
@@ -121,6 +122,13 @@ func (m *machine) doubted(answered time.Time, why Reason, busy bool) (st step) {
 		}
 	}
 	return st
+}
+
+// noDirect: the attempt at a direct path, if there was one, is given up.
+func (m *machine) noDirect() {
+	if m.replacing == ReasonDirectPath {
+		m.replace = false
+	}
 }
 
 // answers: the other side answered on the session in use.
@@ -148,6 +156,7 @@ func (m *machine) lost(answered time.Time, busy bool) (st step) {
 	switch m.state {
 	case StateConnected, StateReplacing, StateSuspect:
 		m.direct = time.Time{}
+		m.noDirect()
 		m.to(&st, StateRecovering, ReasonLost)
 		if !busy {
 			st.try(ReasonLost)

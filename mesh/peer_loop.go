@@ -143,7 +143,20 @@ func (p *Peer) assess(now time.Time, top *session) {
 	}
 	top.doubted.Store(true)
 	p.doubtRelay(top)
+	p.dropDirect()
 	p.do(p.machine.doubted(top.answered(), why, p.busy()))
+	p.promote(why) // also beside another attempt, which may take its time
+}
+
+// dropDirect ends attempts at a direct path beside a relay: now something else matters.
+func (p *Peer) dropDirect() {
+	p.giveUp(func(a *attempt) bool {
+		gone := a.why == ReasonDirectPath && !a.opened.Load()
+		if gone {
+			p.withdraw(a)
+		}
+		return gone
+	})
 }
 
 // answers takes note that the other side has answered on a session in doubt.
@@ -336,6 +349,8 @@ func (p *Peer) sessionEnded(s *session, err error) {
 	if wasTop {
 		// A lower session may be left, but a sender never goes back to one.
 		p.doubtRelay(s)
+		p.dropDirect()
 		p.do(p.machine.lost(s.answered(), p.busy()))
+		p.promote(ReasonLost)
 	}
 }

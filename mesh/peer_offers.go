@@ -106,6 +106,10 @@ func (p *Peer) asked(v verified) {
 		p.node.refuse(refusalOf(v.Sealed), rejectBusy, "too many negotiations")
 		return
 	}
+	if body.Reason == ReasonDirectPath && p.node.cfg.Paths.RelayOnly {
+		p.node.refuse(refusalOf(v.Sealed), rejectBusy, errNoDirectPath.Error())
+		return
+	}
 	if !p.machine.met {
 		// It had this agent as a Peer, which this process knows nothing of: an
 		// offer answers as it would a dial.

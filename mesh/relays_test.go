@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -128,3 +129,39 @@ func TestOutdatedRelay(t *testing.T) {
 		}
 	}
 }
+
+// TestDoubtRelay: a path that falls silent makes others be preferred, whoever's relay it
+// goes over, and the pool look at this side's.
+func TestDoubtRelay(t *testing.T) {
+	own := turn.Relay{URL: "turn:a?transport=udp"}
+	for _, c := range []struct {
+		s       *session
+		shunned []string
+		doubted int
+	}{
+		{&session{}, nil, 0},
+		{&session{relay: "b"}, []string{"b"}, 0},
+		{&session{relay: "b", own: &own}, []string{"b"}, 0},
+		{&session{relay: "a", own: &own}, []string{"a", own.URL}, 1},
+	} {
+		var doubts doubtCount
+		p := &Peer{node: &Node{cfg: Config{TURN: &doubts}}, shun: shunned{}}
+		p.doubtRelay(c.s)
+		got := p.shun.list(time.Now())
+		slices.Sort(got)
+		if !slices.Equal(got, c.shunned) || int(doubts) != c.doubted {
+			t.Errorf("over %q: %q shunned, %d doubts", c.s.relay, got, doubts)
+		}
+		p.unshun(c.s)
+		if len(p.shun) != 0 {
+			t.Errorf("over %q: %v shunned for good", c.s.relay, p.shun)
+		}
+	}
+}
+
+// doubtCount counts doubts.
+type doubtCount int
+
+func (*doubtCount) Rank(context.Context) []turn.Relay { return nil }
+func (*doubtCount) Changed() <-chan struct{}          { return nil }
+func (d *doubtCount) Doubt(turn.Relay)                { *d++ }

@@ -50,11 +50,11 @@ func without(_ string, c *mesh.Config) { c.Paths.StandbyAfter = mesh.Never }
 // TestScenarioARelayFails: the relay in use is killed, or hangs. With a standby
 // session traffic flows again within a second, without one within two, also when
 // no signaling server is left (standby only: nothing else leads to the other side)
-// and right after a replacement.
+// right after a replacement and in the middle of one.
 func TestScenarioARelayFails(t *testing.T) {
 	t.Parallel()
 	for _, how := range []string{"killed", "hangs"} {
-		for _, with := range []string{"standby", "standby, no server", "standby, one server of two", "replacement", "no standby", "no standby, one server of two"} {
+		for _, with := range []string{"standby", "standby, no server", "standby, one server of two", "replacement", "in a replacement", "no standby", "no standby, one server of two"} {
 			cfg, most := meshtest.Config{Relays: 2, Servers: 2}, time.Second
 			if with == "no standby" || with == "no standby, one server of two" {
 				cfg.Configure, most = without, 2*time.Second
@@ -73,6 +73,9 @@ func TestScenarioARelayFails(t *testing.T) {
 					time.Sleep(3 * time.Second)
 				}
 				used := u.Carrier(p)
+				if with == "in a replacement" {
+					u.Replace("a", "b")
+				}
 				if how == "killed" {
 					u.Kill(used)
 				} else {
@@ -196,6 +199,21 @@ func TestScenarioAStandbyDies(t *testing.T) {
 		}
 		if n := l.count(witness.WebRTCSessionEstablished, "a"); n != 2 {
 			t.Errorf("%d sessions", n)
+		}
+	})
+}
+
+// TestScenarioAQuickReturn: a relay that died is back after five seconds, and stands by
+// ten seconds later.
+func TestScenarioAQuickReturn(t *testing.T) {
+	t.Parallel()
+	relayedPair(t, 25*time.Millisecond, meshtest.Config{Relays: 2}, func(u *meshtest.Universe, p *mesh.Peer, l *log) {
+		for _, r := range []string{"r1", "r2", "r1", "r2"} {
+			u.Kill(r)
+			time.Sleep(5 * time.Second)
+			u.Restart(r)
+			time.Sleep(10 * time.Second)
+			gaps(t, u, r+" is killed", time.Second)
 		}
 	})
 }
