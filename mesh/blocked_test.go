@@ -239,19 +239,19 @@ func TestSignalingThroughProxy(t *testing.T) {
 	through.CloseIdleConnections()
 }
 
-// relayServer is a turn.Server on the loopback interface by TCP and TLS, with the
+// relayServer is a turn.Server at a loopback address by TCP and TLS, with the
 // configuration of the TLS of its clients.
-func relayServer(t *testing.T) (plain, secure turn.Relay) {
+func relayServer(t *testing.T, ip string) (plain, secure turn.Relay) {
 	t.Helper()
 	var listeners []net.Listener
 	for range 2 {
-		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		l, err := net.Listen("tcp", net.JoinHostPort(ip, "0"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		listeners = append(listeners, l)
 	}
-	// The certificate of httptest is for 127.0.0.1.
+	// The certificate of httptest is for 127.0.0.1 and ::1.
 	web := httptest.NewTLSServer(nil)
 	client := web.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
 	plain = turn.Relay{URL: "turn:" + listeners[0].Addr().String() + "?transport=tcp", Username: "agent", Password: "long enough"}
@@ -260,10 +260,10 @@ func relayServer(t *testing.T) (plain, secure turn.Relay) {
 	secure.TLS = &tls.Config{RootCAs: client.RootCAs}
 	listeners[1] = tls.NewListener(listeners[1], web.TLS.Clone())
 	web.Close()
-	loopback := netip.MustParseAddr("127.0.0.1")
+	loopback := netip.MustParseAddr(ip)
 	s, err := turn.NewServer(turn.ServerConfig{
 		Listeners: listeners, Users: map[string]string{plain.Username: plain.Password},
-		RelayIPs: []turn.RelayIP{{Public: loopback}}, AllowPeers: []netip.Prefix{netip.PrefixFrom(loopback, 8)},
+		RelayIPs: []turn.RelayIP{{Public: loopback}}, AllowPeers: []netip.Prefix{netip.PrefixFrom(loopback, loopback.BitLen())},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -280,10 +280,11 @@ func relayServer(t *testing.T) (plain, secure turn.Relay) {
 // with an authority of their own; without that authority they do not.
 func TestRelayByStream(t *testing.T) {
 	url, client := realServer(t)
-	plain, secure := relayServer(t)
+	plain, secure := relayServer(t, "127.0.0.1")
+	plain6, secure6 := relayServer(t, "::1")
 	stranger := secure
 	stranger.TLS = nil
-	for name, relay := range map[string]turn.Relay{"TCP": plain, "TLS": secure, "TLS of a stranger": stranger} {
+	for name, relay := range map[string]turn.Relay{"TCP": plain, "TLS": secure, "TCP over IPv6": plain6, "TLS over IPv6": secure6, "TLS of a stranger": stranger} {
 		a, b := newIdentity(t, "agent-a"), newIdentity(t, "agent-b")
 		cfg := Config{Trust: newBook(a, b), Signaling: []string{url}, HTTPClient: client, Net: blockedNet(t),
 			TURN: fixedRelays{relay}, Paths: Paths{RelayAfter: AtOnce}}
@@ -299,7 +300,7 @@ func TestRelayByStream(t *testing.T) {
 		p, q := meet(t, nodeA, nodeB)
 		tell(t, p, name)
 		hear(t, q, name)
-		if path := p.Status().Path; path.Relay != "127.0.0.1" {
+		if path := p.Status().Path; path.Relay != relay.Server() {
 			t.Errorf("%s: path %v", name, path)
 		}
 		if err := q.Replace(t.Context()); err != nil {
@@ -314,7 +315,7 @@ func TestRelayByStream(t *testing.T) {
 // which would show them.
 func TestRelayOnlyByTCP(t *testing.T) {
 	url, client := realServer(t)
-	plain, _ := relayServer(t)
+	plain, _ := relayServer(t, "127.0.0.1")
 	a, b := newIdentity(t, "agent-a"), newIdentity(t, "agent-b")
 	inner, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
