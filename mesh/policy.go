@@ -96,7 +96,7 @@ type Paths struct {
 	DirectMost time.Duration
 	// StandbyAfter is how long after a session on a relay began a second one is
 	// made on another relay, which takes over within about a round trip when the first falls
-	// silent. It costs an allocation and a packet each way every two seconds. Both
+	// silent. It costs an allocation and, each way, a check and its answer every two seconds. Both
 	// agents must want it. Default 1 s; Never for none; AtOnce for no wait.
 	StandbyAfter time.Duration
 }
