@@ -29,10 +29,15 @@ func (a *attempt) options(ctx context.Context) (connOptions, error) {
 	case a.why == ReasonStandby && a.offerer:
 		a.relay = a.secondRelay(ctx)
 		o.relayOnly = true // the direct path is another session's
+	case a.why == ReasonStandby:
+		a.relay = a.besideRelay(ctx)
+		if a.relay == nil && o.relayOnly {
+			return o, errNoRelay
+		}
 	default:
 		a.relay = choose(a.peer.node.rank(ctx), a.theirRelay, a.shunned)
 	}
-	if a.relay == nil && (o.relayOnly || a.why == ReasonStandby && a.theirRelay == "") {
+	if a.relay == nil && (o.relayOnly || a.why == ReasonStandby && a.offerer) {
 		return o, errNoRelay
 	}
 	o.relay = a.relay
@@ -42,11 +47,25 @@ func (a *attempt) options(ctx context.Context) (connOptions, error) {
 
 // secondRelay picks the relay of a standby that this side offers.
 func (a *attempt) secondRelay(ctx context.Context) *turn.Relay {
+	if a.beside == nil {
+		return nil
+	}
 	url := ""
 	if a.beside.owned {
 		url = a.beside.own.URL
 	}
 	return second(a.peer.node.rank(ctx), a.beside.relay, url, a.shunned)
+}
+
+// besideRelay picks the relay of a standby that the other side offers: a way to its
+// server that is not this side's way to the session in use.
+func (a *attempt) besideRelay(ctx context.Context) *turn.Relay {
+	for _, r := range a.peer.node.rank(ctx) {
+		if r.Server() == a.theirRelay && !r.Down && (a.beside == nil || a.beside.own == nil || r.URL != a.beside.own.URL) {
+			return &r
+		}
+	}
+	return nil
 }
 
 // relayName is the server that the attempt uses, "" for none.

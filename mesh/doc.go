@@ -99,15 +99,16 @@
 // either side says hello on the second one, and traffic goes on within about a round trip of the
 // doubt; a relay that dies costs some six tenths of a second. Without a second relay,
 // or with Paths.StandbyAfter set to Never, a new session is made on another relay,
-// which takes half a second more. A relay by which a Peer did not get through is the last
-// it tries for half a minute, whatever the pool finds. When every relay was gone, the return of
+// which takes half a second more. To a relay by which a Peer did not get through it
+// prefers others for half a minute, or until the pool sees it return. When every relay was gone, the return of
 // one begins an attempt at once. A Peer stays on a relay that works: a better one
 // that comes back is used for the standby, and by the next session. It leaves a relay that is
 // taken out of the pool, and one whose credential is about to end when there is a new one.
 //
 // With [Paths.RelayOnly] no candidate but a relay's is made or sent, and the address from
-// which the relay is reached is not told: neither servers nor peers learn where the
-// agent is.
+// which the relay is reached is not told: nothing that the agent sends says where it is.
+// Relays and signaling servers see from where they are reached; for the latter
+// [Config.HTTPClient] may use a proxy.
 //
 // Where UDP is blocked, "turn:…?transport=tcp" and "turns:host:443" relays work over
 // TCP and TLS; [Config.TCP] and [Config.TCPListener] make direct paths over TCP

@@ -137,7 +137,7 @@ func decodeDescription(b []byte) (*descriptionBody, error) {
 	r.Array(4)
 	d := &descriptionBody{SDP: r.Text(maxSDP)}
 	r.Fixed(d.Fingerprint[:])
-	d.Reason, d.Relay = readReason(r), r.Text(maxRelayName)
+	d.Reason, d.Relay = readReason(r), printable(r.Text(maxRelayName))
 	if err := bodyDone(r); err != nil {
 		return nil, err
 	}

@@ -65,7 +65,7 @@ func decodeHelloBody(b []byte) (*helloBody, error) {
 	h.Window = r.UintMax(maxOffset)
 	h.State = r.Uint()
 	h.Positions = readPositions(r)
-	h.Relay = r.Text(maxRelayName)
+	h.Relay = printable(r.Text(maxRelayName))
 	for range r.ArrayMax(maxAbilities) {
 		h.Abilities = append(h.Abilities, r.Text(maxAbility))
 	}

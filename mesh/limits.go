@@ -220,6 +220,9 @@ const (
 	// allocationWait is how long a relay may take to give an address before it is
 	// in doubt.
 	allocationWait = time.Second
+	// leaveWithin is the time within which the sessions on a relay that is no longer
+	// offered leave it.
+	leaveWithin = 3 * time.Second
 	// renewPause is between two attempts to leave a relay that is no longer offered
 	// or whose credential ends.
 	renewPause = 30 * time.Second
@@ -270,6 +273,8 @@ const (
 	// relayWriteWait is how long a stream to a relay may take a packet; then it is
 	// closed.
 	relayWriteWait = 2 * time.Second
+	// maxPortTries is how many ports of a NetFilter's range are tried for a socket.
+	maxPortTries = 256
 	// maxTCPConns is how many connections Config.TCPListener has open at a time;
 	// further ones are closed at once.
 	maxTCPConns = 4096

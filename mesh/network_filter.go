@@ -48,9 +48,21 @@ func FilterNet(n transport.Net, f NetFilter) (transport.Net, error) {
 		if err != nil {
 			return nil, fmt.Errorf("mesh: filter network: %w", err)
 		}
-		n = std
+		n = presentNet{std}
 	}
 	return &filteredNet{n, f}, nil
+}
+
+// presentNet is the operating system's network with the interfaces and addresses of
+// now.
+type presentNet struct{ transport.Net }
+
+func (presentNet) Interfaces() ([]*transport.Interface, error) {
+	now, err := stdnet.NewNet()
+	if err != nil {
+		return nil, err
+	}
+	return now.Interfaces()
 }
 
 // filteredNet is what FilterNet returns. What it does not override opens no socket
@@ -182,7 +194,7 @@ func (n *filteredNet) ListenPacket(network, address string) (net.PacketConn, err
 	return n.ListenUDP(network, local)
 }
 
-// open tries the ports of the range, from a random one on.
+// open tries ports of the range, from a random one on.
 func (n *filteredNet) open(network string, local *net.UDPAddr, try func(*net.UDPAddr) error) error {
 	a, err := n.bind(network, local)
 	if err != nil {
@@ -193,13 +205,13 @@ func (n *filteredNet) open(network string, local *net.UDPAddr, try func(*net.UDP
 	}
 	count := int(n.filter.MaxPort) - int(n.filter.MinPort) + 1
 	start := rand.IntN(count)
-	for i := range count {
+	for i := range min(count, maxPortTries) {
 		a.Port = int(n.filter.MinPort) + (start+i)%count
 		if err = try(&a); err == nil {
 			return nil
 		}
 	}
-	return fmt.Errorf("%w: no port between %d and %d: %w", ErrNoAddress, n.filter.MinPort, n.filter.MaxPort, err)
+	return fmt.Errorf("%w: no free port found between %d and %d: %w", ErrNoAddress, n.filter.MinPort, n.filter.MaxPort, err)
 }
 
 // CreateDialer returns a dialer whose TCP connections begin at an address that is

@@ -100,12 +100,12 @@ type member struct {
 func Listen(ctx context.Context, cfg Config) (*Node, error) {
 	n, err := newNode(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("mesh: listen: %w", err)
+		return nil, fmt.Errorf("mesh: listen: %w", errors.Join(err, closeListener(cfg.TCPListener)))
 	}
 	if n.cfg.Net == nil {
 		var changed func(context.Context) error
 		if n.cfg.Net, changed, n.closeNet, err = systemNet(n.log); err != nil {
-			return nil, fmt.Errorf("mesh: listen: %w", err)
+			return nil, fmt.Errorf("mesh: listen: %w", errors.Join(err, closeListener(cfg.TCPListener)))
 		}
 		if n.cfg.NetworkChanged == nil {
 			n.cfg.NetworkChanged = changed
@@ -134,6 +134,13 @@ func Listen(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, errors.Join(fmt.Errorf("mesh: listen: %w", err), n.Close())
 	}
 	return n, nil
+}
+
+func closeListener(l net.Listener) error {
+	if l == nil {
+		return nil
+	}
+	return l.Close()
 }
 
 // newNode checks the configuration and makes a Node that does not run yet.

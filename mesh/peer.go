@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/infrafabric/agentmesh/keys"
+	"github.com/infrafabric/agentmesh/turn"
 )
 
 // Peer is the association with one other agent. It is made by Dial or taken
@@ -62,6 +63,7 @@ type Peer struct {
 	lastErr   error          // why the last attempt or session ended
 	relayed   bool           // the last session that carried messages was on a relay
 	spare     standby        // the session beside one on a relay
+	ranked    []turn.Relay   // as the relays last were
 	renew     time.Time      // when the session is replaced for its relay; zero for never
 	shun      shunned        // relays that did not help lately
 	keyless   bool           // the next offer is to the name, whatever its key

@@ -111,15 +111,15 @@ func (p *Peer) startAsk(why Reason) {
 	})
 }
 
-// startAnswer begins an attempt that answers a verified offer.
-func (p *Peer) startAnswer(offer verified) {
-	d, malformed := decodeDescription(offer.Body)
+// startAnswer begins an attempt that answers a verified offer, whose description is d,
+// or malformed.
+func (p *Peer) startAnswer(offer verified, d *descriptionBody, malformed error) {
 	why := ReasonDial
 	if malformed == nil {
 		why = d.Reason
 	}
 	a := p.newAttempt(order{offer.Generation, offer.Key}, false, why)
-	a.carrier, a.heard = offer.carrier, offer.via
+	a.carrier, a.heard, a.beside = offer.carrier, offer.via, p.top()
 	a.key, a.ref, a.known, a.learn = offer.Key, offer.Hash(), offer.Hash(), offer.learn
 	a.answers = offer.Sealed
 	p.begin(a, func(ctx context.Context) (*signaling.Sealed, error) {
@@ -282,6 +282,7 @@ func (p *Peer) attach(a *attempt, s *session, h *helloBody) error {
 			p.work.Go(func() { o.goodbye(goodbyeReplaced, "") })
 		}
 		old = nil
+		p.giveUp((*attempt).standby)
 	}
 	at := len(old)
 	for at > 0 && s.order.compare(old[at-1].order) < 0 {
@@ -326,8 +327,9 @@ func (p *Peer) attach(a *attempt, s *session, h *helloBody) error {
 // moved takes note of the path of the session that carries the messages now.
 func (p *Peer) moved(s *session) {
 	now := time.Now()
-	p.relayed, p.renew = s.relay != "", time.Time{}
+	p.relayed = s.relay != ""
 	p.unshun(s)
+	p.checkRelay(now)
 	p.dropStandby()
 	p.planStandby(s, now)
 }

@@ -49,6 +49,7 @@ func (p *Peer) nextWake() time.Time {
 	}
 	sooner(p.machine.next())
 	sooner(p.standbyDue())
+	sooner(p.spare.until)
 	sooner(p.renew)
 	if p.deferred != nil {
 		sooner(p.deferred.at)
@@ -115,6 +116,10 @@ func (p *Peer) wake(now time.Time) {
 	if !p.renew.IsZero() && !now.Before(p.renew) {
 		p.renewRelay(now)
 	}
+	if until := p.spare.until; !until.IsZero() && !now.Before(until) {
+		p.giveUp(func(a *attempt) bool { return a == p.spare.held })
+		p.spare.until = time.Time{}
+	}
 	if due := p.standbyDue(); !due.IsZero() && !now.Before(due) {
 		p.offerStandby()
 	}
@@ -171,9 +176,12 @@ func (p *Peer) answers(s *session) {
 	}
 }
 
-// busy reports whether an attempt is under way for the next session.
+// busy reports whether an attempt is under way for the next session. That the other
+// side tries a direct path, mostly in vain, is none to wait for.
 func (p *Peer) busy() bool {
-	return slices.ContainsFunc(p.attempts, func(a *attempt) bool { return !a.standby() })
+	return slices.ContainsFunc(p.attempts, func(a *attempt) bool {
+		return !a.standby() && (a.answers == nil || a.why != ReasonDirectPath)
+	})
 }
 
 // top returns the session that carries the messages, nil when there is none: a
@@ -340,7 +348,7 @@ func (p *Peer) sessionEnded(s *session, err error) {
 	case !errors.Is(err, ErrConnectionLost):
 		text := err.Error()
 		p.work.Go(func() { s.goodbye(goodbyeProtocol, text) })
-		if len(p.sessions) == 0 {
+		if p.top() == nil {
 			p.shut(goodbyeProtocol, err)
 		}
 		return

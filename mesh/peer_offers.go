@@ -55,10 +55,12 @@ func (p *Peer) offered(v verified) {
 		p.node.refuse(refusalOf(v.Sealed), rejectBusy, "too many negotiations")
 		return // what is under way goes on: nothing else would follow from it
 	}
+	d, malformed := decodeDescription(v.Body)
+	spare := malformed == nil && d.Reason == ReasonStandby
 	// The author has begun anew: what it offered before, or was asked for, is
-	// pointless.
+	// pointless. A standby takes the place of another one only.
 	p.giveUp(func(a *attempt) bool {
-		return !a.offerer && !a.opened.Load() && a.below(o) &&
+		return !a.offerer && !a.opened.Load() && a.below(o) && (!spare || a.standby()) &&
 			(a.asks || a.answers.Instance == v.Instance && a.answers.Key == v.Key)
 	})
 	if len(p.attempts) >= maxAttempts {
@@ -71,7 +73,7 @@ func (p *Peer) offered(v verified) {
 		p.deferred = &deferredOffer{v: v, at: time.Now().Add(glareWait)}
 		return
 	}
-	p.startAnswer(v)
+	p.startAnswer(v, d, malformed)
 }
 
 // asked takes the other side's wish for an offer above the generation that it
@@ -97,7 +99,8 @@ func (p *Peer) asked(v verified) {
 		return
 	}
 	for _, a := range p.attempts {
-		if a.offerer && !a.standby() && a.order.generation > v.Generation {
+		if a.offerer && !a.standby() && (a.why != ReasonDirectPath || body.Reason == ReasonDirectPath) &&
+			a.order.generation > v.Generation {
 			a.repeat()
 			return
 		}
@@ -105,6 +108,10 @@ func (p *Peer) asked(v verified) {
 	if !p.theirs.Allow() {
 		p.node.refuse(refusalOf(v.Sealed), rejectBusy, "too many negotiations")
 		return
+	}
+	switch body.Reason {
+	case ReasonStandby, ReasonAnswers, ReasonFailed, ReasonEnded:
+		body.Reason = ReasonRequested // nobody wishes that
 	}
 	if body.Reason == ReasonDirectPath && p.node.cfg.Paths.RelayOnly {
 		p.node.refuse(refusalOf(v.Sealed), rejectBusy, errNoDirectPath.Error())
@@ -138,7 +145,8 @@ func (p *Peer) answerDeferred() {
 	d := p.deferred
 	p.deferred = nil
 	if d != nil && len(p.sessions) == 0 && len(p.attempts) < maxAttempts {
-		p.startAnswer(d.v)
+		body, malformed := decodeDescription(d.v.Body)
+		p.startAnswer(d.v, body, malformed)
 	}
 }
 

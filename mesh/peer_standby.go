@@ -23,6 +23,7 @@ type standby struct {
 	held  *attempt      // ready to take over; nil for none
 	due   time.Time     // when the next is tried; zero for never
 	pause time.Duration // after the last failure
+	until time.Time     // when the one held is given up for its relay; zero for never
 }
 
 // begin plans the first standby of a session, wait after now.
@@ -44,8 +45,8 @@ func (s *standby) failed(now time.Time) {
 
 // hurry plans the next one for now, because the relays have changed.
 func (s *standby) hurry(now time.Time) {
-	if s.pause > 0 && !s.due.IsZero() {
-		s.due = now.Add(min(s.pause, standbyPause))
+	if at := now.Add(standbyPause); s.pause > 0 && at.Before(s.due) {
+		s.due = at
 	}
 }
 
@@ -64,10 +65,12 @@ func (p *Peer) planStandby(s *session, now time.Time) {
 	p.spare.begin(now, wait)
 }
 
-// standbyDue is when to try one, zero for never.
+// standbyDue is when to try one, zero for never. Another attempt under way may make
+// it pointless, but one at a direct path rarely does.
 func (p *Peer) standbyDue() time.Time {
-	if s := p.machine.state; s != StateConnected && s != StateReplacing ||
-		slices.ContainsFunc(p.attempts, (*attempt).standby) {
+	s := p.machine.state
+	if s != StateConnected && s != StateReplacing || p.top() == nil ||
+		slices.ContainsFunc(p.attempts, func(a *attempt) bool { return a.why != ReasonDirectPath }) {
 		return time.Time{}
 	}
 	return p.spare.due
@@ -118,23 +121,19 @@ func (p *Peer) held(a *attempt) {
 	}
 	p.giveUp(func(x *attempt) bool { return x != a && x.standby() })
 	p.spare.held, p.spare.pause = a, 0
+	p.checkRelay(time.Now())
 	p.dropStandby()
 	p.node.log.Debug("standby session", "peer", p.id, "relay", a.relayName())
 }
 
-// dropStandby ends a standby session that is none: beside a direct path, or on the
-// server of the session that it stands by.
+// dropStandby ends a standby session that is none: beside a direct path, or, as far as
+// this side's relay is concerned, on the way of the session that it stands by.
 func (p *Peer) dropStandby() {
 	top, a := p.top(), p.spare.held
 	if top == nil || a == nil {
 		return
 	}
-	server := a.relayName()
-	if server == "" {
-		server = a.theirRelay
-	}
-	same := server == top.relay && (a.relay == nil || !top.owned || a.relay.URL == top.own.URL)
-	if top.relay == "" || same {
+	if top.relay == "" || top.owned && a.relay != nil && a.relay.URL == top.own.URL {
 		p.giveUp(func(x *attempt) bool { return x == a })
 	}
 }

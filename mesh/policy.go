@@ -79,10 +79,10 @@ func (r Recovery) withDefaults() (Recovery, error) {
 // Paths is which kinds of paths a Peer uses when. It matters only with a
 // Config.TURN. Zero fields mean the documented defaults.
 type Paths struct {
-	// RelayOnly hides this agent's addresses from peers and signaling servers:
-	// candidates other than relays' are neither made nor sent, and without a relay
-	// there is no connection. The relays themselves see where it is. Default:
-	// direct paths are preferred.
+	// RelayOnly hides this agent's addresses from peers: candidates other than
+	// relays' are neither made nor sent, and without a relay there is no connection.
+	// The relays see where it is, and so do signaling servers, from which only a
+	// proxy hides it (Config.HTTPClient). Default: direct paths are preferred.
 	RelayOnly bool
 	// RelayAfter is how long first contact waits for a direct path before it
 	// takes the relay. Default 5 s; AtOnce for no wait. A session that replaces

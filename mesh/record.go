@@ -149,10 +149,10 @@ func nodeHash(left, right tlog.Hash) tlog.Hash {
 }
 
 // safeText shortens and quotes what a stranger wrote, for errors and logs.
-func safeText(s string) string {
-	if len(s) > maxHelloText {
-		s = s[:maxHelloText]
-	}
+func safeText(s string) string { return printable(s[:min(len(s), maxHelloText)]) }
+
+// printable replaces what is not printable ASCII.
+func printable(s string) string {
 	b := []byte(s)
 	for i, c := range b {
 		if c < 0x20 || c > 0x7e {

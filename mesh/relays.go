@@ -105,7 +105,14 @@ func (n *Node) rank(ctx context.Context) []turn.Relay {
 	}
 	ctx, cancel := context.WithTimeout(ctx, rankWait)
 	defer cancel()
-	return n.cfg.TURN.Rank(ctx)
+	// One that cannot be used must not cost the direct path.
+	return slices.DeleteFunc(slices.Clone(n.cfg.TURN.Rank(ctx)), func(r turn.Relay) bool {
+		useless := r.Server() == "" || r.Username == "" || r.Password == ""
+		if useless {
+			n.log.Warn("relay of no use", "relay", r.URL)
+		}
+		return useless
+	})
 }
 
 // watchRelays tells the Peers what changes about the relays.
@@ -148,19 +155,15 @@ func (p *Peer) relaysChanged(ranked, returned []turn.Relay) {
 		delete(p.shun, r.URL)
 		delete(p.shun, r.Server())
 	}
-	if top := p.top(); top != nil && top.owned {
-		if at, ok := outdated(ranked, *top.own, now); ok && (p.renew.IsZero() || at.Before(p.renew)) {
-			p.renew = at
-		}
-	}
-	if a := p.spare.held; a != nil && a.relay != nil {
-		if _, ok := outdated(ranked, *a.relay, now); ok {
-			p.giveUp(func(x *attempt) bool { return x == a })
-		}
-	}
+	p.ranked = ranked
+	p.checkRelay(now)
 	p.spare.hurry(now)
-	if s := p.machine.state; s.carries() && s != StateSuspect {
+	s := p.machine.state
+	switch {
+	case s.carries() && s != StateSuspect:
 		return
+	case !p.machine.met && !p.machine.dialling:
+		return // the other side's to begin anew
 	}
 	// What is under way has no use of a relay that is back, and none of one that is
 	// down.
@@ -178,6 +181,32 @@ func (p *Peer) relaysChanged(ranked, returned []turn.Relay) {
 	}
 }
 
+// checkRelay notes when the session in use, and the standby, have to leave this side's
+// relay.
+func (p *Peer) checkRelay(now time.Time) {
+	note := func(when *time.Time, used *turn.Relay) {
+		if used == nil || len(p.ranked) == 0 {
+			*when = time.Time{}
+			return
+		}
+		switch at, ok := outdated(p.ranked, *used, now); {
+		case !ok:
+			*when = time.Time{}
+		case when.IsZero() || at.Before(*when):
+			*when = at
+		}
+	}
+	var used, spare *turn.Relay
+	if top := p.top(); top != nil && top.owned {
+		used = top.own
+	}
+	if a := p.spare.held; a != nil {
+		spare = a.relay
+	}
+	note(&p.renew, used)
+	note(&p.spare.until, spare)
+}
+
 // pointless reports whether a relay is down while another is not.
 func pointless(ranked []turn.Relay, used *turn.Relay) bool {
 	if used == nil || len(ranked) == 0 || ranked[0].Down {
@@ -187,8 +216,9 @@ func pointless(ranked []turn.Relay, used *turn.Relay) bool {
 }
 
 // outdated reports whether what is made with a relay should be made anew, and when:
-// at once when the relay is no longer offered, and within the first half of what is
-// left of its credential when there is a newer one.
+// within a few seconds when the relay is no longer offered, and within the first half
+// of what is left of its credential when there is a newer one; at random, so that not
+// every session moves at one instant.
 func outdated(ranked []turn.Relay, used turn.Relay, now time.Time) (at time.Time, yes bool) {
 	server := used.Server()
 	var same *turn.Relay
@@ -201,7 +231,7 @@ func outdated(ranked []turn.Relay, used turn.Relay, now time.Time) (at time.Time
 	}
 	switch {
 	case same == nil:
-		return now, true
+		return now.Add(spread(leaveWithin)), true
 	case used.Expires.IsZero() || same.URL != used.URL || same.Username == used.Username && same.Password == used.Password:
 		return time.Time{}, false
 	}
@@ -219,11 +249,10 @@ func spread(d time.Duration) time.Duration {
 // renewRelay replaces the session, because of its relay. Should that fail it is
 // tried again.
 func (p *Peer) renewRelay(now time.Time) {
-	if !p.machine.state.carries() {
-		p.renew = time.Time{} // the next session will have another
-		return
-	}
 	p.renew = now.Add(renewPause)
+	if !p.machine.state.carries() {
+		return // the next session will have another
+	}
 	p.do(p.machine.wants(ReasonRelay, p.busy()))
 }
 
@@ -252,6 +281,10 @@ func (p *Peer) blame(a *attempt) {
 	var r *rejectedError
 	if !a.answered || errors.As(a.err, &r) {
 		return // nobody tried the path
+	}
+	silent := errors.Is(a.err, errPromotion) || errors.Is(a.err, errQuiet) && !p.top().inDoubt()
+	if a.opened.Load() && !silent {
+		return // it was there; the other side may have ended it
 	}
 	p.shun.add(a.theirRelay, time.Now())
 	if a.relay != nil {

@@ -115,8 +115,8 @@ func TestOutdatedRelay(t *testing.T) {
 		most   time.Duration // -1 for never
 	}{
 		{[]turn.Relay{used}, -1},
-		{nil, 0},
-		{ranking("b"), 0},
+		{nil, leaveWithin},
+		{ranking("b"), leaveWithin},
 		{[]turn.Relay{newer}, 30 * time.Minute},
 		{[]turn.Relay{longer}, -1},
 		{[]turn.Relay{other}, -1},

@@ -89,6 +89,10 @@ func newSession(n *Node, led *ledger, c conn, o order) *session {
 		carried: rate.NewLimiter(carriedPerSecond, maxCarriedBurst)}
 }
 
+// inDoubt reports whether the other side's answers are missed; a nil session has
+// none.
+func (s *session) inDoubt() bool { return s == nil || s.doubted.Load() }
+
 // poke tells the writer that the ledger may have work. A nil session is none.
 func (s *session) poke() {
 	if s == nil {
@@ -140,7 +144,7 @@ func (s *session) handshake(ctx context.Context) (*helloBody, error) {
 	if err == nil {
 		s.prove()
 		if !s.owned {
-			s.relay = safeText(h.Relay)
+			s.relay = h.Relay
 		}
 	}
 	return h, err

@@ -28,7 +28,7 @@ func TestRelayRemoved(t *testing.T) {
 		time.Sleep(time.Second)
 		used := u.Carrier(p)
 		each(func(p *turn.Pool) error { return p.Remove(u.RelayURL(used)) })
-		time.Sleep(3 * time.Second)
+		time.Sleep(5 * time.Second)
 		now := u.Carrier(p)
 		gaps(t, u, "the relay in use is removed", 200*time.Millisecond)
 		if now == used || now == "r3" || now == "" || p.Status().Reason != mesh.ReasonRelay {
