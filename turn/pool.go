@@ -170,7 +170,8 @@ func (p *Pool) Add(e Endpoint) error {
 	return nil
 }
 
-// Remove removes the endpoint of this URL. Sessions over it live on. The error
+// Remove removes the endpoint of this URL. Sessions over it live on until their owner
+// moves them, as mesh does within seconds. The error
 // matches [ErrUnknown] or [net.ErrClosed].
 func (p *Pool) Remove(url string) error {
 	a, err := parseAddress(url)
