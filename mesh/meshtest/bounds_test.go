@@ -69,7 +69,7 @@ func gaps(t *testing.T, u *meshtest.Universe, what string, most time.Duration) {
 	ab, ba := u.LongestGap("a", "b"), u.LongestGap("b", "a")
 	t.Logf("%s: longest gaps %v and %v", what, ab, ba)
 	if max(ab, ba) > most {
-		t.Errorf("%s: longest gaps %v and %v, more than %v", what, ab, ba, most)
+		t.Errorf("%s: longest gaps %v and %v, more than %v; what happened:\n%s", what, ab, ba, most, u.Timeline())
 	}
 }
 
