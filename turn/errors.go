@@ -27,7 +27,7 @@ var (
 	// reason: 508 without capacity, 437, 440, 442, 403, 300 and others.
 	ErrNoAllocation = errors.New("TURN server allocates nothing")
 	// ErrForbidden means that the server refuses a permission for its own
-	// relayed address (403, RFC 8656 §9.2). Two agents that both need this relay
+	// relayed address (403, RFC 8656 §10.2). Two agents that both need this relay
 	// cannot reach each other.
 	ErrForbidden = errors.New("TURN server forbids its own relayed address as a peer")
 	// ErrNoEcho means that the server allocated and permitted, and what was sent
