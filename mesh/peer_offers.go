@@ -57,11 +57,17 @@ func (p *Peer) offered(v verified) {
 	}
 	d, malformed := decodeDescription(v.Body)
 	spare := malformed == nil && d.Reason == ReasonStandby
+	direct := malformed == nil && d.Reason == ReasonDirectPath
 	// The author has begun anew: what it offered before, or was asked for, is
-	// pointless. A standby takes the place of another one only.
+	// pointless. A standby takes the place of another one only, and a try of a direct
+	// path, mostly in vain, not that of a standby, of whose end the author hears.
 	p.giveUp(func(a *attempt) bool {
-		return !a.offerer && !a.opened.Load() && a.below(o) && (!spare || a.standby()) &&
+		gone := !a.offerer && !a.opened.Load() && a.below(o) && (!spare || a.standby()) && !(direct && a.standby()) &&
 			(a.asks || a.answers.Instance == v.Instance && a.answers.Key == v.Key)
+		if gone && a.standby() {
+			p.withdraw(a)
+		}
+		return gone
 	})
 	if len(p.attempts) >= maxAttempts {
 		p.node.refuse(refusalOf(v.Sealed), rejectBusy, "too many negotiations")

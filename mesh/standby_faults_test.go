@@ -514,3 +514,20 @@ func TestListenerOfFailedListen(t *testing.T) {
 		t.Error("the listener was not closed")
 	}
 }
+
+// TestStandbyBesideDirectAttempt: a direct path is tried while a standby session is made,
+// which goes on all the same.
+func TestStandbyBesideDirectAttempt(t *testing.T) {
+	inWorld(t, relayedNet, func(w *world) {
+		a, b, _ := w.relayed(func(c *Config) { c.Paths.StandbyAfter = time.Hour })
+		p, q := meet(t, a, b)
+		time.Sleep(time.Second)
+		p.post(p.offerStandby)
+		time.Sleep(150 * time.Millisecond) // the answer is under way
+		p.post(func() { p.startOffer(ReasonDirectPath, nil) })
+		time.Sleep(2 * time.Second)
+		if !holds(t, p) || !holds(t, q) {
+			t.Errorf("no standby: %v, %v", holds(t, p), holds(t, q))
+		}
+	})
+}
