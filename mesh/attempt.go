@@ -33,10 +33,10 @@ type attempt struct {
 	asks    bool // it only asks for an offer
 	started time.Time
 
-	why      Reason // the session is made
-	replaces bool   // the Peer had a session before
-	relayed  bool   // and the last was on a relay
-	shunned  []string
+	why      Reason   // the session is made
+	replaces bool     // the Peer had a session before
+	relayed  bool     // and the last was on a relay
+	shunned  []string // relays, and ways to them, that did not help lately
 	beside   *session // a standby is offered beside
 	carrier  string   // the neighbour through which the other side's envelope came
 	heard    string   // the way by which it came: that one works
