@@ -13,7 +13,8 @@ import (
 var (
 	// ErrSelf: an agent dialled its own name.
 	ErrSelf = errors.New("an agent cannot dial itself")
-	// ErrTooLarge: the message exceeds MaxMessage or the send window.
+	// ErrTooLarge: the message exceeds MaxMessage or the send window. The error
+	// is a *TooLargeError.
 	ErrTooLarge = errors.New("message too large")
 	// ErrUntrusted: the trust policy did not say yes to the other side's key.
 	ErrUntrusted = errors.New("not trusted")
@@ -45,13 +46,44 @@ var (
 )
 
 // MessageError says what is wrong with a message that was to be sent, or that
-// was read from JSON.
+// was read from JSON. It holds nothing of the payload but the name of an object's
+// member that is there twice.
 type MessageError struct {
-	Field  string // JSON name of the field
-	Reason string
+	Field  string // JSON name of the field; "message" for the whole
+	Reason string // for people
+	// Offset is the byte, from 0, where it goes wrong: in the text that
+	// UnmarshalJSON read, and otherwise in the field's own value. It is 0 as
+	// well where no place is meant.
+	Offset int
+	// Size and Limit say how large the field is and may be, in bytes, levels or
+	// entries, if that is what is wrong; otherwise both are 0.
+	Size, Limit int
 }
 
-func (e *MessageError) Error() string { return fmt.Sprintf("message: %s %s", e.Field, e.Reason) }
+func (e *MessageError) Error() string {
+	s := "message: " + safeText(e.Field) + " " + e.Reason
+	if e.Limit > 0 {
+		s += fmt.Sprintf(" (%d, at most %d)", e.Size, e.Limit)
+	}
+	if e.Offset > 0 {
+		s += fmt.Sprintf(" at byte %d", e.Offset)
+	}
+	return s
+}
+
+// TooLargeError says which limit a message exceeds. It matches ErrTooLarge.
+type TooLargeError struct {
+	What  string // which limit: "MaxMessage", "MaxMessageJSON", or whose window
+	Size  int    // bytes of the message, counted as the limit counts
+	Limit int    // bytes
+}
+
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("%v: %d bytes, more than the %d of %s", ErrTooLarge, e.Size, e.Limit, e.What)
+}
+
+// Is makes the error match ErrTooLarge.
+func (e *TooLargeError) Is(target error) bool { return target == ErrTooLarge }
 
 // VersionError says that the two sides speak different versions of a format.
 type VersionError struct {

@@ -10,23 +10,29 @@ const (
 	// ErrTooLarge; a peer that sends one has its session closed.
 	MaxMessage = 1 << 20
 
+	// MaxMessageJSON is the longest text in bytes that Message.UnmarshalJSON reads;
+	// a longer one is a *TooLargeError. AppendJSON writes no message beyond
+	// MaxMessage, and its text is far shorter; white space counts.
+	MaxMessageJSON = 4 * MaxMessage
+
 	// MaxNesting is how deep a payload or an extra field may nest arrays and
-	// objects. A deeper one is a *MessageError.
+	// objects, wherever it stands: the message around it does not count. A deeper
+	// one is a *MessageError.
 	MaxNesting = 64
 
-	maxIDLen          = 128  // bytes of Message.ID
-	maxPerformative   = 64   // bytes of Message.Performative
-	maxConversation   = 255  // bytes of Message.ConversationID
-	maxTraceID        = 64   // bytes of Message.TraceID
-	maxCitations      = 64   // entries of Message.CitationIDs
-	maxCitationLen    = 255  // bytes of one citation
-	maxExtra          = 64   // entries of Message.Extra
-	maxExtraName      = 128  // bytes of one extra field's name
-	maxSignatureField = 4096 // bytes of the mesh name, instance and key of a signature in JSON
+	maxIDLen        = 128 // bytes of Message.ID
+	maxPerformative = 64  // bytes of Message.Performative
+	maxConversation = 255 // bytes of Message.ConversationID
+	maxTraceID      = 64  // bytes of Message.TraceID
+	maxCitations    = 64  // entries of Message.CitationIDs
+	maxCitationLen  = 255 // bytes of one citation
+	maxExtra        = 64  // entries of Message.Extra
+	maxExtraName    = 128 // bytes of one extra field's name
 
 	// maxTree is how many messages one signature may cover (leaves of its
-	// Merkle tree). Ten hashes prove membership at most.
+	// Merkle tree), maxPath how many hashes prove membership at most.
 	maxTree = 1024
+	maxPath = 10
 
 	// maxFrame is the largest data channel message. A larger batch travels in
 	// parts.
