@@ -40,7 +40,8 @@ type DirectoryConfig struct {
 
 // Directory is a [Trust] policy read from a file: agents, the keys that may speak for them, and their roles.
 // The format is in the package comment. An agent that is listed with other keys only is refused with a
-// [*KeyMismatchError]; one that is not listed is unknown.
+// [*KeyMismatchError]. One that is not listed is unknown, unless it shows a key that is listed for another agent:
+// then it is refused with a [*KeyOfAnotherError], so that composed policies keep to one name for one key as well.
 //
 // The file is looked at each time the Directory is asked, and read again when its time of modification, its
 // size or the file itself (after a rename) is another. A file younger than 2 s when it was read is always read
@@ -55,12 +56,13 @@ type Directory struct {
 	path     string
 	onReload func(error)
 
-	mu    sync.Mutex // guards what follows
-	table map[string][]Entry
-	sum   [sha256.Size]byte // of the bytes that table was made of
-	seen  fs.FileInfo       // the file as it was read last; nil when it could not be read
-	fresh bool              // seen was younger than settleTime
-	err   error             // why the last look failed; also of a broken file that was seen
+	mu     sync.Mutex // guards what follows
+	table  map[string][]Entry
+	owners map[PublicKey]string // whose each key is
+	sum    [sha256.Size]byte    // of the bytes that table was made of
+	seen   fs.FileInfo          // the file as it was read last; nil when it could not be read
+	fresh  bool                 // seen was younger than settleTime
+	err    error                // why the last look failed; also of a broken file that was seen
 }
 
 // NewDirectory reads the file for the first time; it fails when it cannot, with an error that is a
@@ -84,8 +86,11 @@ func NewDirectory(cfg DirectoryConfig) (*Directory, error) {
 
 // Check implements [Trust]. It does not look at evidence.
 func (d *Directory) Check(_ context.Context, c Claim) (Verdict, error) {
-	listed := d.look(c.ID)
+	listed, owner := d.look(c.ID, c.Key)
 	if len(listed) == 0 {
+		if owner != "" {
+			return Verdict{Decision: Refused}, &KeyOfAnotherError{ID: c.ID, Key: c.Key, Other: owner, Path: d.path}
+		}
 		return Verdict{}, nil
 	}
 	for _, e := range listed {
@@ -98,12 +103,13 @@ func (d *Directory) Check(_ context.Context, c Claim) (Verdict, error) {
 
 // Find implements [Finder].
 func (d *Directory) Find(_ context.Context, id string) ([]PublicKey, error) {
-	return keysOf(d.look(id)), nil
+	listed, _ := d.look(id, PublicKey{})
+	return keysOf(listed), nil
 }
 
 // Err looks at the file and reports why it is not the source of the entries in force; nil when it is.
 func (d *Directory) Err() error {
-	d.look("")
+	d.look("", PublicKey{})
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.err
@@ -117,17 +123,18 @@ func keysOf(entries []Entry) []PublicKey {
 	return list
 }
 
-// look brings the entries up to date and returns those of one agent, which nobody may write to.
-func (d *Directory) look(id string) []Entry {
+// look brings the entries up to date and returns those of one agent, which nobody may write to, and the agent that a
+// key is listed for.
+func (d *Directory) look(id string, key PublicKey) (listed []Entry, owner string) {
 	d.mu.Lock()
 	news, err := d.refresh()
-	listed := d.table[id]
+	listed, owner = d.table[id], d.owners[key]
 	d.mu.Unlock()
 	// Without the lock, so that the function may use the Directory.
 	if news && d.onReload != nil {
 		d.onReload(err)
 	}
-	return listed
+	return listed, owner
 }
 
 // refresh looks at the file, reads it when it may have changed, and reports whether there is anything to tell.
@@ -158,6 +165,12 @@ func sameVersion(a, b fs.FileInfo) bool {
 	return a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size() && os.SameFile(a, b)
 }
 
+// young reports whether another write may leave a file's time as it is. One whose time lies in the future counts:
+// either the clock was set back, or the file system's own is ahead.
+func young(info fs.FileInfo, now time.Time) bool {
+	return info.ModTime().After(now.Add(-settleTime))
+}
+
 // read reads the file and reports whether its content is another than that in force.
 func (d *Directory) read() (changed bool, err error) {
 	now := time.Now()
@@ -166,7 +179,7 @@ func (d *Directory) read() (changed bool, err error) {
 		return false, err
 	}
 	// From here on the content decides, good or bad: no need to read it again before it changes.
-	d.seen, d.fresh = info, info.ModTime().After(now.Add(-settleTime))
+	d.seen, d.fresh = info, young(info, now)
 	if len(data) == 0 {
 		return false, errEmptyDirectory
 	}
@@ -178,11 +191,12 @@ func (d *Directory) read() (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	table := make(map[string][]Entry)
+	table, owners := make(map[string][]Entry), make(map[PublicKey]string, len(entries))
 	for _, e := range entries {
 		table[e.ID] = append(table[e.ID], e)
+		owners[e.Key] = e.ID
 	}
-	d.table, d.sum = table, sum
+	d.table, d.owners, d.sum = table, owners, sum
 	return true, nil
 }
 
