@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,11 +12,6 @@ import (
 	"sync"
 	"time"
 )
-
-// settleTime is how old a file must be, when it is read, for its time of modification to be trusted: a
-// second write within the same tick of the file system's clock leaves no trace in it. FAT's tick of
-// 2 s is the coarsest in use.
-const settleTime = 2 * time.Second
 
 var (
 	errEmptyDirectory = errors.New("it is empty: to list nobody, write a comment into it")
@@ -44,8 +38,8 @@ type DirectoryConfig struct {
 // then it is refused with a [*KeyOfAnotherError], so that composed policies keep to one name for one key as well.
 //
 // The file is looked at each time the Directory is asked, and read again when its time of modification, its
-// size or the file itself (after a rename) is another. A file younger than 2 s when it was read is always read
-// again, so that no change is missed. When the file is missing or broken the last good entries stay in force
+// size or the file itself (after a rename) is another. A file younger than 2 s when it was read is read
+// again, so that no change is missed, and one whose time lies in the future until it has stayed the same for 2 s. When the file is missing or broken the last good entries stay in force
 // and Err and [DirectoryConfig.OnReload] say so: an editing mistake must not cut off every agent. Replace the
 // file by renaming a new one over it: a reader can then never see half of it. As a guard for editors that
 // write in place, a file that is empty or does not end in an end of line counts as broken.
@@ -60,9 +54,8 @@ type Directory struct {
 	table  map[string][]Entry
 	owners map[PublicKey]string // whose each key is
 	sum    [sha256.Size]byte    // of the bytes that table was made of
-	seen   fs.FileInfo          // the file as it was read last; nil when it could not be read
-	fresh  bool                 // seen was younger than settleTime
-	err    error                // why the last look failed; also of a broken file that was seen
+	seen   sighting
+	err    error // why the last look failed; also of a broken file that was seen
 }
 
 // NewDirectory reads the file for the first time; it fails when it cannot, with an error that is a
@@ -144,42 +137,33 @@ func (d *Directory) refresh() (news bool, err error) {
 	if err == nil && othersCanWrite(info) {
 		err = errWorldWritable // each time, since changing the mode leaves the times alone
 	}
-	if err == nil && d.seen != nil && !d.fresh && sameVersion(info, d.seen) {
+	if err == nil && d.seen.holds(info) {
 		return false, nil
 	}
-	d.seen = nil
+	before := d.seen
+	d.seen = sighting{}
 	changed := false
 	if err == nil {
-		changed, err = d.read()
+		changed, err = d.read(before)
 	}
-	before := d.err
+	fault := d.err
 	if err == nil {
 		d.err = nil
-		return changed || before != nil, nil
+		return changed || fault != nil, nil
 	}
 	d.err = wrap("directory "+d.path, err)
-	return before == nil || before.Error() != d.err.Error(), d.err
+	return fault == nil || fault.Error() != d.err.Error(), d.err
 }
 
-func sameVersion(a, b fs.FileInfo) bool {
-	return a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size() && os.SameFile(a, b)
-}
-
-// young reports whether another write may leave a file's time as it is. One whose time lies in the future counts:
-// either the clock was set back, or the file system's own is ahead.
-func young(info fs.FileInfo, now time.Time) bool {
-	return info.ModTime().After(now.Add(-settleTime))
-}
-
-// read reads the file and reports whether its content is another than that in force.
-func (d *Directory) read() (changed bool, err error) {
+// read reads the file, seen before perhaps, and reports whether its content is another than that in force.
+func (d *Directory) read(before sighting) (changed bool, err error) {
 	now := time.Now()
 	data, info, err := readRegular(d.path, MaxDirectorySize)
 	if err != nil {
 		return false, err
 	}
 	// From here on the content decides, good or bad: no need to read it again before it changes.
-	d.seen, d.fresh = info, young(info, now)
+	d.seen = before.next(info, now)
 	if len(data) == 0 {
 		return false, errEmptyDirectory
 	}

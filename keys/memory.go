@@ -27,15 +27,13 @@ type memory struct {
 	mu    sync.Mutex             // guards what follows
 	files map[string]remembered  // sound entries by file name
 	names map[PublicKey][]string // their file names by key; a second one is a fault
-	seen  fs.FileInfo            // the directory as it was listed last
-	fresh bool                   // seen was younger than settleTime
+	seen  sighting               // the directory as it was listed last
 }
 
 type remembered struct {
-	id    string
-	key   PublicKey
-	info  fs.FileInfo
-	fresh bool // info was younger than settleTime
+	id   string
+	key  PublicKey
+	seen sighting
 }
 
 func newMemory(dir string) *memory {
@@ -88,7 +86,7 @@ func (m *memory) another(c Claim) error {
 // list notes the entries that came and went. What cannot be listed stays as it was. m.mu is held, as in what follows.
 func (m *memory) list() {
 	info, err := os.Stat(m.dir)
-	if err != nil || m.seen != nil && !m.fresh && sameVersion(info, m.seen) {
+	if err != nil || m.seen.holds(info) {
 		return
 	}
 	now := time.Now()
@@ -96,7 +94,7 @@ func (m *memory) list() {
 	if err != nil {
 		return
 	}
-	m.seen, m.fresh = info, young(info, now)
+	m.seen = m.seen.next(info, now)
 	there := make(map[string]bool, len(files))
 	for _, name := range files {
 		if len(name) != 2*sha256.Size || len(there) == MaxRemembered {
@@ -132,13 +130,13 @@ func (m *memory) entry(name string) (e remembered, reason string, err error) {
 	path := filepath.Join(m.dir, name)
 	link, err := os.Lstat(path)
 	before, ok := m.files[name]
-	same := err == nil && ok && sameVersion(link, before.info) && link.Mode() == before.info.Mode()
-	if same && !before.fresh {
+	same := err == nil && ok && sameVersion(link, before.seen.info) && link.Mode() == before.seen.info.Mode()
+	if same && before.seen.holds(link) {
 		return before, "", nil
 	}
 	var unread error
 	if err == nil {
-		e, reason, unread = readEntry(path, link)
+		e, reason, unread = readEntry(path, link, before.seen)
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(unread, fs.ErrNotExist):
@@ -160,7 +158,7 @@ func (m *memory) entry(name string) (e remembered, reason string, err error) {
 }
 
 // readEntry reads a file. reason says what is wrong with what it holds, err why it could not be read.
-func readEntry(path string, link fs.FileInfo) (e remembered, reason string, err error) {
+func readEntry(path string, link fs.FileInfo, before sighting) (e remembered, reason string, err error) {
 	if !link.Mode().IsRegular() {
 		// A link would let whoever can write to its target choose the key.
 		return e, "not a regular file", nil
@@ -182,7 +180,7 @@ func readEntry(path string, link fs.FileInfo) (e remembered, reason string, err 
 	case len(entries[0].Roles) > 0:
 		return e, "it grants roles, which only a directory may", nil
 	}
-	return remembered{entries[0].ID, entries[0].Key, info, young(info, now)}, "", nil
+	return remembered{entries[0].ID, entries[0].Key, before.next(info, now)}, "", nil
 }
 
 // room reports whether one more agent may be remembered. Processes that learn at once may exceed the limit by

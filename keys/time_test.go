@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -57,4 +58,37 @@ func TestDirectoryAfterTheClockWasSetBack(t *testing.T) {
 			t.Errorf("change %d was missed: %v, %v", n, got, d.Err())
 		}
 	}
+}
+
+// TestFileAheadOfTheClockSettles: it is not read for each question for as long as
+// the clock takes to catch up.
+func TestFileAheadOfTheClockSettles(t *testing.T) {
+	d, path, _ := newDirectory(t, listing(Entry{"a", testKey(t, 1), nil}))
+	ahead := time.Now().Add(time.Hour)
+	write := func(n byte, mtime time.Time) {
+		t.Helper()
+		writeFile(t, path, listing(Entry{"a", testKey(t, n), nil}))
+		if err := os.Chtimes(path, mtime, mtime); err != nil {
+			t.Fatal(err)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) { // its clock stands decades behind that of the file system
+		expect := func(step string, n byte) {
+			t.Helper()
+			if got := decision(t, d, claim(t, "a", n)); got != Yes {
+				t.Errorf("%s: %v", step, got)
+			}
+		}
+		write(1, ahead)
+		expect("at first", 1)
+		time.Sleep(settleTime - time.Millisecond)
+		write(2, ahead)
+		expect("a write without a trace, in time", 2)
+		time.Sleep(time.Millisecond)
+		expect("settles", 2)
+		write(3, ahead) // shows whether it is read
+		expect("not read again", 2)
+		write(3, ahead.Add(time.Millisecond))
+		expect("a change", 3)
+	})
 }
