@@ -96,11 +96,10 @@ func (m Message) prepare(ctx context.Context, from, to string, now time.Time, tr
 	if err := m.checkFields(); err != nil {
 		return m, err
 	}
-	m, err := m.compacted()
-	if err == nil {
-		err = m.checkSize()
+	if err := m.compact(); err != nil {
+		return m, err
 	}
-	return m, err
+	return m, m.checkSize()
 }
 
 // detached returns a copy that shares no memory with the batch that the
@@ -120,31 +119,32 @@ func (m Message) detached() *Message {
 	return &m
 }
 
-// compacted returns the message with its JSON values copied in compact form.
-func (m Message) compacted() (Message, error) {
+// compact puts copies of the JSON values in compact form in their place; what they
+// stood in is not changed.
+func (m *Message) compact() error {
 	src := m.Payload
 	if len(src) == 0 {
 		src = json.RawMessage("null")
 	}
 	p, err := compactJSON(make([]byte, 0, len(src)), src)
 	if err != nil {
-		return m, jsonError("payload", err)
+		return jsonError("payload", err)
 	}
 	m.Payload = p
 	if len(m.Extra) == 0 {
 		m.Extra = nil
-		return m, nil
+		return nil
 	}
 	extra := make(map[string]json.RawMessage, len(m.Extra))
 	for name, v := range m.Extra {
-		c, err := compactJSON(nil, v)
+		c, err := compactJSON(make([]byte, 0, len(v)), v)
 		if err != nil {
-			return m, jsonError(name, err)
+			return jsonError(name, err)
 		}
 		extra[name] = c
 	}
 	m.Extra = extra
-	return m, nil
+	return nil
 }
 
 // checkCompact reports whether every JSON value is valid and in compact form
@@ -175,20 +175,24 @@ func (m *Message) checkSize() error {
 
 // checkFields applies the limits of every field but the JSON values.
 func (m *Message) checkFields() error {
-	for _, f := range []struct {
-		name, value string
-		most        int
-	}{
-		{"id", m.ID, maxIDLen},
-		{"source", m.Source, keys.MaxNameSize},
-		{"destination", m.Destination, keys.MaxNameSize},
-		{"performative", m.Performative, maxPerformative},
-		{"conversation_id", m.ConversationID, maxConversation},
-		{"traceId", m.TraceID, maxTraceID},
-	} {
-		if err := checkText(f.name, f.value, f.most); err != nil {
-			return err
-		}
+	err := checkText("id", m.ID, maxIDLen)
+	if err == nil {
+		err = checkText("source", m.Source, keys.MaxNameSize)
+	}
+	if err == nil {
+		err = checkText("destination", m.Destination, keys.MaxNameSize)
+	}
+	if err == nil {
+		err = checkText("performative", m.Performative, maxPerformative)
+	}
+	if err == nil {
+		err = checkText("conversation_id", m.ConversationID, maxConversation)
+	}
+	if err == nil {
+		err = checkText("traceId", m.TraceID, maxTraceID)
+	}
+	if err != nil {
+		return err
 	}
 	if m.ID == "" {
 		return &MessageError{Field: "id", Reason: "is missing"}
@@ -225,14 +229,17 @@ func checkExtraName(name string) error {
 	if err := checkText("extra", name, maxExtraName); err != nil {
 		return err
 	}
-	ascii := isASCII(name)
-	for _, known := range fieldNames {
+	// Letters of other scripts that fold to a Latin one, such as the Kelvin sign, are
+	// longer, but only in UTF-8.
+	alike := fieldNames[:]
+	if isASCII(name) {
+		alike = fieldsByLength[min(len(name), len(fieldsByLength)-1)]
+	}
+	for _, known := range alike {
 		if known == name {
 			return &MessageError{Field: name, Reason: "has a field of its own"}
 		}
-		// Letters of other scripts that fold to a Latin one, such as the Kelvin sign,
-		// take up to three bytes.
-		if (len(known) == len(name) || !ascii) && strings.EqualFold(known, name) {
+		if strings.EqualFold(known, name) {
 			return &MessageError{Field: name, Reason: "differs from " + known + " in case alone"}
 		}
 	}
@@ -240,21 +247,21 @@ func checkExtraName(name string) error {
 }
 
 func checkText(field, s string, most int) error {
+	if len(s) <= most && (s == "" || utf8.ValidString(s)) {
+		return nil
+	}
 	if len(s) > most {
 		return &MessageError{Field: field, Reason: "is too long", Size: len(s), Limit: most}
 	}
-	if !utf8.ValidString(s) {
-		at := 0
-		for at < len(s) {
-			r, n := utf8.DecodeRuneInString(s[at:])
-			if r == utf8.RuneError && n == 1 {
-				break
-			}
-			at += n
+	at := 0
+	for at < len(s) {
+		r, n := utf8.DecodeRuneInString(s[at:])
+		if r == utf8.RuneError && n == 1 {
+			break
 		}
-		return &MessageError{Field: field, Reason: "is not valid UTF-8", Offset: at}
+		at += n
 	}
-	return nil
+	return &MessageError{Field: field, Reason: "is not valid UTF-8", Offset: at}
 }
 
 func isASCII(s string) bool {

@@ -22,6 +22,14 @@ var fieldNames = [...]string{
 	"conversation_id", "sequence_num", "citation_ids", "traceId", "signature",
 }
 
+// fieldsByLength has them by their length; the last place has none.
+var fieldsByLength = func() (list [17][]string) {
+	for _, name := range fieldNames {
+		list[len(name)] = append(list[len(name)], name)
+	}
+	return list
+}()
+
 // AppendJSON appends the message's JSON form to dst. The payload stands in it
 // byte for byte (compacted). What it writes UnmarshalJSON reads; a message that
 // would not be read is a *MessageError or a *TooLargeError.
@@ -34,7 +42,8 @@ func (m *Message) AppendJSON(dst []byte) ([]byte, error) {
 	if err := m.checkFields(); err != nil {
 		return dst, fmt.Errorf("mesh: encode message: %w", err)
 	}
-	c, err := m.compacted()
+	c := *m
+	err := c.compact()
 	if err == nil {
 		err = c.checkSize()
 	}
@@ -214,27 +223,34 @@ type objectWriter struct {
 	comma bool
 }
 
-func (w *objectWriter) raw(name string, v []byte) {
+func (w *objectWriter) name(name string) {
 	if w.comma {
 		w.b = append(w.b, ',')
 	}
 	w.comma = true
-	w.b = appendText(w.b, name)
-	w.b = append(w.b, ':')
+	w.b = append(appendText(w.b, name), ':')
+}
+
+func (w *objectWriter) raw(name string, v []byte) {
+	w.name(name)
 	w.b = append(w.b, v...)
 }
 
-func (w *objectWriter) text(name, s string) { w.raw(name, appendText(nil, s)) }
+func (w *objectWriter) text(name, s string) {
+	w.name(name)
+	w.b = appendText(w.b, s)
+}
 
 func (w *objectWriter) texts(name string, list []string) {
-	v := []byte{'['}
+	w.name(name)
+	w.b = append(w.b, '[')
 	for i, s := range list {
 		if i > 0 {
-			v = append(v, ',')
+			w.b = append(w.b, ',')
 		}
-		v = appendText(v, s)
+		w.b = appendText(w.b, s)
 	}
-	w.raw(name, append(v, ']'))
+	w.b = append(w.b, ']')
 }
 
 // appendText appends a JSON string; checkFields has made sure of UTF-8.

@@ -153,8 +153,8 @@ func (m *Message) verifySignature(mesh string) error {
 	if err := m.checkFields(); err != nil {
 		return err
 	}
-	c, err := m.compacted()
-	if err != nil {
+	c := *m
+	if err := c.compact(); err != nil {
 		return err
 	}
 	path := s.Path()

@@ -1,6 +1,7 @@
 package strictjson
 
 import (
+	"bytes"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -88,7 +89,11 @@ func Unquote(compact []byte) (text string, ok bool) {
 	if n < 2 || compact[0] != '"' || compact[n-1] != '"' {
 		return "", false
 	}
-	return string(unescape(make([]byte, 0, n), compact[1:n-1])), true
+	inside := compact[1 : n-1]
+	if bytes.IndexByte(inside, '\\') < 0 {
+		return string(inside), true
+	}
+	return string(unescape(make([]byte, 0, n), inside)), true
 }
 
 // unescape appends what stands between the quotes of a checked string to dst,
