@@ -162,7 +162,12 @@ func FuzzParseDirectory(f *testing.F) {
 			return
 		}
 		var b strings.Builder
+		owners := make(map[PublicKey]bool)
 		for _, e := range entries {
+			if owners[e.Key] {
+				t.Fatalf("%v stands twice", e.Key)
+			}
+			owners[e.Key] = true
 			if (Claim{ID: e.ID, Key: e.Key, Time: epoch}).check() != nil {
 				t.Fatalf("invalid entry %v", e)
 			}

@@ -88,7 +88,12 @@ func (i Identity) saveBy(create func(string, []byte, func(string) error) error, 
 	defer clear(der)
 	data := pem.EncodeToMemory(&pem.Block{Type: keyBlock, Bytes: der})
 	defer clear(data)
-	return create(path, data, func(written string) error { return checkWritten(path, written, i) })
+	err = create(path, data, func(written string) error { return checkWritten(path, written, i) })
+	var refused *KeyFileError
+	if err == nil || errors.As(err, &refused) || errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return fmt.Errorf("private key file %s cannot be written: %w", path, err) // err names a temporary file
 }
 
 // checkWritten reads back what was written and is not yet in place.

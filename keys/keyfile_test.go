@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -70,8 +71,15 @@ func TestSaveNeverReplaces(t *testing.T) {
 	if names := list(t, dir); len(names) != 1 {
 		t.Errorf("files left: %v", names)
 	}
-	if err := testIdentity(t, "a", 1).Save(filepath.Join(dir, "absent", "k")); !errors.Is(err, fs.ErrNotExist) {
+	absent := filepath.Join(dir, "absent", "k")
+	if err := testIdentity(t, "a", 1).Save(absent); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), absent) {
 		t.Errorf("into a missing directory: %v", err)
+	}
+	noLinks := func(string, []byte, func(string) error) error {
+		return fmt.Errorf("%w: %w", errNoLinks, fs.ErrPermission)
+	}
+	if err := testIdentity(t, "a", 1).saveBy(noLinks, absent); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), absent) || !strings.Contains(err.Error(), "hard links") {
+		t.Errorf("without links: %v", err)
 	}
 }
 

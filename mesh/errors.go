@@ -74,8 +74,8 @@ func (e *MessageError) Error() string {
 // TooLargeError says which limit a message exceeds. It matches ErrTooLarge.
 type TooLargeError struct {
 	What  string // which limit: "MaxMessage", "MaxMessageJSON", or whose window
-	Size  int    // bytes of the message, counted as the limit counts
-	Limit int    // bytes
+	Size  uint64 // bytes of the message, counted as the limit counts
+	Limit uint64 // bytes
 }
 
 func (e *TooLargeError) Error() string {

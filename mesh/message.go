@@ -168,7 +168,7 @@ func (m *Message) checkSize() error {
 		return nil
 	}
 	if n := len(encodeRecord(m)); n > MaxMessage {
-		return &TooLargeError{What: "MaxMessage", Size: n, Limit: MaxMessage}
+		return &TooLargeError{What: "MaxMessage", Size: uint64(n), Limit: MaxMessage}
 	}
 	return nil
 }

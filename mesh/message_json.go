@@ -131,7 +131,7 @@ func (m *Message) UnmarshalJSON(b []byte) error {
 
 func parseMessage(b []byte) (Message, error) {
 	if len(b) > MaxMessageJSON {
-		return Message{}, &TooLargeError{What: "MaxMessageJSON", Size: len(b), Limit: MaxMessageJSON}
+		return Message{}, &TooLargeError{What: "MaxMessageJSON", Size: uint64(len(b)), Limit: MaxMessageJSON}
 	}
 	// The message is an object around the values that may nest to the limit.
 	c, err := strictjson.AppendCompact(make([]byte, 0, len(b)), b, 1+MaxNesting)

@@ -221,7 +221,7 @@ func TestWrittenIsRead(t *testing.T) {
 // TestTooLargeSays: which limit, and both sizes.
 func TestTooLargeSays(t *testing.T) {
 	m := Message{Payload: digits(MaxMessage)}
-	check := func(what string, err error, limit int) {
+	check := func(what string, err error, limit uint64) {
 		t.Helper()
 		var e *TooLargeError
 		if !errors.Is(err, ErrTooLarge) || !errors.As(err, &e) || e.What != what || e.Limit != limit || e.Size <= limit || e.Size > limit+400 {
