@@ -162,7 +162,7 @@ func (f *FirstUse) learn(c Claim) error {
 		}
 		return err
 	}
-	if f.failed = nil; err != nil {
+	if err != nil {
 		f.failed, f.failedAt = &RememberError{c.ID, f.memory.dir, err}, time.Now()
 		return f.failed
 	}

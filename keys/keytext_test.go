@@ -96,6 +96,7 @@ func TestFoundInKeyFiles(t *testing.T) {
 		"bytes behind":        {encode(keyBlock, append(bytes.Clone(block.Bytes), 5, 0)), "bytes behind the key, within the PEM block"},
 		"no bytes":            {encode(keyBlock, nil), "bytes that are no DER sequence"},
 		"bare seed in PKCS 8": {encode(keyBlock, bytes.Replace(block.Bytes, []byte("\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20"), []byte("\x30\x2c\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x20"), 1)), "an Ed25519 key that is not 32 bytes within two octet strings (RFC 8410 §7)"},
+		"parameters":          {encode(keyBlock, bytes.Replace(block.Bytes, []byte("\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70"), []byte("\x30\x30\x02\x01\x00\x30\x07\x06\x03\x2b\x65\x70\x05\x00"), 1)), "a damaged Ed25519 key"},
 		"cut off":             {good[:90], "a PEM block without its END line: the file may be cut off"},
 		"escaped line breaks": {strings.ReplaceAll(good, "\n", `\n`), `a PEM block whose line breaks are written as \n`},
 		"joined lines":        {strings.ReplaceAll(good, "\n", " "), "a PEM block in a single line"},

@@ -130,7 +130,7 @@ func (m *memory) entry(name string) (e remembered, reason string, err error) {
 	path := filepath.Join(m.dir, name)
 	link, err := os.Lstat(path)
 	before, ok := m.files[name]
-	same := err == nil && ok && sameVersion(link, before.seen.info) && link.Mode() == before.seen.info.Mode()
+	same := err == nil && ok && sameVersion(link, before.seen.info)
 	if same && before.seen.holds(link) {
 		return before, "", nil
 	}

@@ -46,9 +46,12 @@ func TestCannotRemember(t *testing.T) {
 	if names := list(t, dir); len(names) > 0 {
 		t.Errorf("files %v", names)
 	}
-	// Another process that is finding out at the same time is no fault.
+	// Other processes that find out, or tidy up, at the same time are no fault.
 	writeFile(t, filepath.Join(dir, probeName), "#\n")
 	newTestFirstUse(t, dir)
+	if _, err := newFirstUse(FirstUseConfig{Path: t.TempDir()}, func(string, []byte, func(string) error) error { return nil }); err != nil {
+		t.Errorf("the probe is gone: %v", err)
+	}
 }
 
 // TestLearnIsNotTriedInALoop: after a write that failed the disk is left alone for
@@ -175,6 +178,7 @@ func TestOneKeyOneName(t *testing.T) {
 		ofAnother(t, name+", two files", err, "a", "b")
 		_, err = Check(t.Context(), f, b)
 		ofAnother(t, name+", two files", err, "b", "a")
+		ofAnother(t, name+", two files, learned", f.Learn(t.Context(), a), "a", "b")
 	}
 	// The agent was renamed: what is forgotten makes room for its new name.
 	if err := f.Forget("a"); err != nil {
@@ -198,6 +202,63 @@ func TestOneKeyOneName(t *testing.T) {
 	}
 	_, err := Check(t.Context(), f, claim(t, "c", 2))
 	ofAnother(t, "new key of another", err, "c", "b")
+}
+
+// TestOneKeyOneNameByHand: what is written into a file, in place or under the
+// wrong name, counts as it stands, and what is gone is forgotten.
+func TestOneKeyOneNameByHand(t *testing.T) {
+	f := newTestFirstUse(t, t.TempDir())
+	for n, id := range []string{"a", "b", "c"} {
+		if err := f.Learn(t.Context(), claim(t, id, byte(n+1))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := Check(t.Context(), f, claim(t, "d", 2))
+	ofAnother(t, "before", err, "d", "b")
+	writeFile(t, f.memory.file("b"), Entry{ID: "b", Key: testKey(t, 4)}.String()+"\n")
+	if got := decision(t, f, claim(t, "d", 2)); got != Unknown {
+		t.Errorf("a key that is no longer b's: %v", got)
+	}
+	// A copy of a's entry under c's name shuts c out, and not a.
+	writeFile(t, f.memory.file("c"), Entry{ID: "a", Key: testKey(t, 1)}.String()+"\n")
+	var e *EntryFileError
+	if _, err := Check(t.Context(), f, claim(t, "c", 3)); !errors.As(err, &e) {
+		t.Errorf("c: %v", err)
+	}
+	if got := decision(t, f, claim(t, "a", 1)); got != Yes {
+		t.Errorf("a: %v", got)
+	}
+	for _, id := range []string{"a", "b", "c"} {
+		if err := os.Remove(f.memory.file(id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := decision(t, f, claim(t, "d", 5)); got != Unknown || len(f.memory.files) > 0 || len(f.memory.names) > 0 {
+		t.Errorf("%v, with %d files and %d keys in memory", got, len(f.memory.files), len(f.memory.names))
+	}
+}
+
+// TestOneKeyOneNameOvertaken: a process that learned the key under another name in
+// the meantime wins, and what was written here is taken back.
+func TestOneKeyOneNameOvertaken(t *testing.T) {
+	dir := t.TempDir()
+	other := newTestFirstUse(t, dir)
+	f, err := newFirstUse(FirstUseConfig{Path: dir}, func(path string, data []byte, check func(string) error) error {
+		if filepath.Base(path) != probeName {
+			writeFile(t, other.memory.file("b"), Entry{ID: "b", Key: testKey(t, 1)}.String()+"\n")
+		}
+		return createFile(path, data, check)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ofAnother(t, "overtaken", f.Learn(t.Context(), claim(t, "a", 1)), "a", "b")
+	if names := list(t, dir); len(names) != 1 || names[0] != fileName("b") {
+		t.Errorf("files %v", names)
+	}
+	if got := decision(t, f, claim(t, "b", 1)); got != Yes {
+		t.Errorf("the one that won: %v", got)
+	}
 }
 
 // TestOneKeyOneNameTogether: two processes that meet one key under two names at
