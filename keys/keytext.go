@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
@@ -27,8 +28,8 @@ var otherBlocks = map[string][2]string{
 	"ENCRYPTED PRIVATE KEY":      {"an encrypted private key", "decrypt it: openssl pkey -in OLD -out NEW"},
 	"OPENSSH PRIVATE KEY":        {"an OpenSSH private key", wantKey},
 	"SSH2 ENCRYPTED PRIVATE KEY": {"an SSH private key", wantKey},
-	"RSA PRIVATE KEY":            {"an RSA private key (PKCS #1)", wantKey},
-	"EC PRIVATE KEY":             {"an elliptic curve private key (SEC 1)", wantKey},
+	"RSA PRIVATE KEY":            {"an RSA private key in the form of PKCS #1", wantKey},
+	"EC PRIVATE KEY":             {"an EC (elliptic curve) private key in the form of SEC 1", wantKey},
 	"DSA PRIVATE KEY":            {"a DSA private key", wantKey},
 	"EC PARAMETERS":              {"parameters of an elliptic curve", wantKey},
 	"DH PARAMETERS":              {"Diffie-Hellman parameters", wantKey},
@@ -92,7 +93,7 @@ func parseKey(data []byte) (_ ed25519.PrivateKey, found, reason string) {
 	case block.Type != keyBlock:
 		return nil, "a damaged PEM block", wantKey
 	case len(bytes.TrimSpace(rest)) > 0:
-		return nil, "text behind the key", keyOnly
+		return nil, "text after the key", keyOnly
 	}
 	defer clear(block.Bytes)
 	return parsePKCS8(block.Bytes)
@@ -238,7 +239,7 @@ func nameEncoded(text []byte) string {
 
 func isDER(data []byte) bool {
 	v, _, ok := takeDER(data)
-	return ok && data[0] == 0x30 && v.IsCompound
+	return ok && isDERValue(v, asn1.TagSequence)
 }
 
 func nameDER(der []byte) string {

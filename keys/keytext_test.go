@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ecdh"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
@@ -68,14 +69,14 @@ func TestFoundInKeyFiles(t *testing.T) {
 		"byte order mark":     {"\ufeff" + good, "a byte order mark in front"},
 		"UTF-16":              {inUTF16(good, true), "UTF-16 text"},
 		"UTF-16, no mark":     {inUTF16(good, false), "UTF-16 text"},
-		"text of openssl":     {good + "ED25519 Private-Key:\npriv:\n", "text behind the key"},
+		"text of openssl":     {good + "ED25519 Private-Key:\npriv:\n", "text after the key"},
 		"bag attributes":      {"Bag Attributes\n    friendlyName: a\n" + good, "text in front of the PEM block"},
 		"quoted":              {`"` + good + `"`, "text in front of the PEM block"},
 		"indented":            {"\n  " + good, "white space in front of the key"},
 		"two keys":            {good + good, "several PEM blocks: a private key, a private key"},
 		"key and certificate": {good + encode("CERTIFICATE", cert.Leaf.Raw), "several PEM blocks: a private key, a certificate"},
 		"chain":               {strings.Repeat(encode("CERTIFICATE", cert.Leaf.Raw), 9), "several PEM blocks: a certificate, a certificate, a certificate, a certificate"},
-		"parameters and key":  {encode("EC PARAMETERS", nil) + encode("EC PRIVATE KEY", sec1), "several PEM blocks: parameters of an elliptic curve, an elliptic curve private key (SEC 1)"},
+		"parameters and key":  {encode("EC PARAMETERS", nil) + encode("EC PRIVATE KEY", sec1), "several PEM blocks: parameters of an elliptic curve, an EC (elliptic curve) private key in the form of SEC 1"},
 		"certificate":         {encode("CERTIFICATE", cert.Leaf.Raw), "a certificate"},
 		"request":             {encode("CERTIFICATE REQUEST", block.Bytes), "a certificate request"},
 		"public key":          {encode("PUBLIC KEY", block.Bytes), "a public key"},
@@ -83,17 +84,17 @@ func TestFoundInKeyFiles(t *testing.T) {
 		"encrypted, old form": {"-----BEGIN PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\n" + body + "\n-----END PRIVATE KEY-----\n", "an encrypted private key"},
 		"other headers":       {"-----BEGIN PRIVATE KEY-----\nX: y\n\n" + body + "\n-----END PRIVATE KEY-----\n", "a PEM block with headers"},
 		"OpenSSH":             {encode("OPENSSH PRIVATE KEY", []byte("openssh-key-v1\x00")), "an OpenSSH private key"},
-		"RSA":                 {encode("RSA PRIVATE KEY", pkcs1), "an RSA private key (PKCS #1)"},
-		"EC":                  {encode("EC PRIVATE KEY", sec1), "an elliptic curve private key (SEC 1)"},
+		"RSA":                 {encode("RSA PRIVATE KEY", pkcs1), "an RSA private key in the form of PKCS #1"},
+		"EC":                  {encode("EC PRIVATE KEY", sec1), "an EC (elliptic curve) private key in the form of SEC 1"},
 		"OpenPGP":             {"-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nlFgE\n=abcd\n-----END PGP PRIVATE KEY BLOCK-----\n", "an OpenPGP private key"},
 		"unknown label":       {encode("PASSWORD OF MINE", nil), "a PEM block of another kind"},
 		"RSA in PKCS 8":       {encode(keyBlock, rsaInfo), "an RSA key"},
-		"ECDSA in PKCS 8":     {string(readFile(t, "testdata/p256.pem")), "an elliptic curve (ECDSA) key"},
+		"ECDSA in PKCS 8":     {string(readFile(t, "testdata/p256.pem")), "an EC (elliptic curve) key"},
 		"X25519":              {encode(keyBlock, xDER), "an X25519 key, which cannot sign"},
-		"SEC 1 mislabelled":   {encode(keyBlock, sec1), "an elliptic curve key (SEC 1) under the label of PKCS #8"},
-		"PKCS 1 mislabelled":  {encode(keyBlock, pkcs1), "an RSA key (PKCS #1) under the label of PKCS #8"},
+		"SEC 1 mislabelled":   {encode(keyBlock, sec1), "an EC (elliptic curve) key, SEC 1, under the label of PKCS #8"},
+		"PKCS 1 mislabelled":  {encode(keyBlock, pkcs1), "an RSA key, PKCS #1, under the label of PKCS #8"},
 		"cert mislabelled":    {encode(keyBlock, cert.Leaf.Raw), "DER that is no PKCS #8 key of version 0 or 1"},
-		"bytes behind":        {encode(keyBlock, append(bytes.Clone(block.Bytes), 5, 0)), "bytes behind the key, within the PEM block"},
+		"bytes behind":        {encode(keyBlock, append(bytes.Clone(block.Bytes), 5, 0)), "bytes after the key, within the PEM block"},
 		"no bytes":            {encode(keyBlock, nil), "bytes that are no DER sequence"},
 		"bare seed in PKCS 8": {encode(keyBlock, bytes.Replace(block.Bytes, []byte("\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20"), []byte("\x30\x2c\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x20"), 1)), "an Ed25519 key that is not 32 bytes within two octet strings (RFC 8410 §7)"},
 		"parameters":          {encode(keyBlock, bytes.Replace(block.Bytes, []byte("\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70"), []byte("\x30\x30\x02\x01\x00\x30\x07\x06\x03\x2b\x65\x70\x05\x00"), 1)), "a damaged Ed25519 key"},
@@ -203,4 +204,23 @@ func TestPublicHalf(t *testing.T) {
 			t.Errorf("%s: %v", h.name, err)
 		}
 	}
+}
+
+// FuzzPKCS8: what is read is what the standard library reads, which is laxer and does
+// not look at a public half.
+func FuzzPKCS8(f *testing.F) {
+	for _, h := range publicHalves(f) {
+		f.Add(h.der)
+	}
+	f.Fuzz(func(t *testing.T, der []byte) {
+		k, found, _ := parsePKCS8(der)
+		other, err := x509.ParsePKCS8PrivateKey(der)
+		private, _ := other.(ed25519.PrivateKey)
+		switch {
+		case (k == nil) != (found != ""):
+			t.Fatalf("%d bytes of key, found %q", len(k), found)
+		case k != nil && (err != nil || !k.Equal(private)):
+			t.Fatalf("the standard library reads another key, %v", err)
+		}
+	})
 }

@@ -16,7 +16,7 @@ var otherAlgorithms = []struct {
 }{
 	{asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 1}, "an RSA key"},
 	{asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 10}, "an RSA-PSS key"},
-	{asn1.ObjectIdentifier{1, 2, 840, 10045, 2, 1}, "an elliptic curve (ECDSA) key"},
+	{asn1.ObjectIdentifier{1, 2, 840, 10045, 2, 1}, "an EC (elliptic curve) key"},
 	{asn1.ObjectIdentifier{1, 2, 840, 10040, 4, 1}, "a DSA key"},
 	{asn1.ObjectIdentifier{1, 3, 101, 110}, "an X25519 key, which cannot sign"},
 	{asn1.ObjectIdentifier{1, 3, 101, 111}, "an X448 key, which cannot sign"},
@@ -37,25 +37,25 @@ var otherAlgorithms = []struct {
 // speak with another key than the one that he sees.
 func parsePKCS8(der []byte) (_ ed25519.PrivateKey, found, reason string) {
 	whole, rest, ok := takeDER(der)
-	if !ok || whole.Tag != asn1.TagSequence || !whole.IsCompound || whole.Class != asn1.ClassUniversal {
+	if !ok || !isDERValue(whole, asn1.TagSequence) {
 		return nil, "bytes that are no DER sequence", wantKey
 	}
 	if len(rest) > 0 {
-		return nil, "bytes behind the key, within the PEM block", wantKey
+		return nil, "bytes after the key, within the PEM block", wantKey
 	}
 	version, rest, ok := takeDER(whole.Bytes)
-	if !ok || version.Tag != asn1.TagInteger || len(version.Bytes) != 1 || version.Bytes[0] > 1 {
+	if !ok || !isDERValue(version, asn1.TagInteger) || len(version.Bytes) != 1 || version.Bytes[0] > 1 {
 		return nil, "DER that is no PKCS #8 key of version 0 or 1", wantKey
 	}
 	algorithm, rest, ok := takeDER(rest)
-	if ok && algorithm.Tag == asn1.TagOctetString {
-		return nil, "an elliptic curve key (SEC 1) under the label of PKCS #8", wantKey
+	if ok && isDERValue(algorithm, asn1.TagOctetString) {
+		return nil, "an EC (elliptic curve) key, SEC 1, under the label of PKCS #8", wantKey
 	}
-	if ok && algorithm.Tag == asn1.TagInteger {
-		return nil, "an RSA key (PKCS #1) under the label of PKCS #8", wantKey
+	if ok && isDERValue(algorithm, asn1.TagInteger) {
+		return nil, "an RSA key, PKCS #1, under the label of PKCS #8", wantKey
 	}
 	var oid asn1.ObjectIdentifier
-	if !ok || algorithm.Tag != asn1.TagSequence {
+	if !ok || !isDERValue(algorithm, asn1.TagSequence) {
 		return nil, "DER that is no PKCS #8 key", wantKey
 	}
 	parameters, err := asn1.Unmarshal(algorithm.Bytes, &oid)
@@ -71,11 +71,11 @@ func parsePKCS8(der []byte) (_ ed25519.PrivateKey, found, reason string) {
 		return nil, "a key of the algorithm " + oid.String(), wantKey
 	}
 	private, rest, ok := takeDER(rest)
-	if !ok || private.Tag != asn1.TagOctetString || len(parameters) > 0 {
+	if !ok || !isDERValue(private, asn1.TagOctetString) || len(parameters) > 0 {
 		return nil, "a damaged Ed25519 key", wantKey
 	}
 	seed, tail, ok := takeDER(private.Bytes)
-	if !ok || seed.Tag != asn1.TagOctetString || len(seed.Bytes) != ed25519.SeedSize || len(tail) > 0 {
+	if !ok || !isDERValue(seed, asn1.TagOctetString) || len(seed.Bytes) != ed25519.SeedSize || len(tail) > 0 {
 		return nil, "an Ed25519 key that is not 32 bytes within two octet strings (RFC 8410 §7)", wantKey
 	}
 	key := ed25519.NewKeyFromSeed(seed.Bytes)
@@ -101,7 +101,7 @@ func checkRest(rest []byte, own ed25519.PublicKey) (found string) {
 			// The tag should stand in place of that of the bit string; some programs
 			// (ring before 0.17) put it around.
 			inner, tail, ok := takeDER(bits)
-			if !ok || inner.Tag != asn1.TagBitString || len(tail) > 0 {
+			if !ok || !isDERValue(inner, asn1.TagBitString) || len(tail) > 0 {
 				return "a public half that is no bit string"
 			}
 			bits = inner.Bytes
@@ -122,4 +122,9 @@ func checkRest(rest []byte, own ed25519.PublicKey) (found string) {
 func takeDER(der []byte) (v asn1.RawValue, rest []byte, ok bool) {
 	rest, err := asn1.Unmarshal(der, &v)
 	return v, rest, err == nil
+}
+
+// isDERValue reports a value of ASN.1's own types; of them only sequences hold others.
+func isDERValue(v asn1.RawValue, tag int) bool {
+	return v.Class == asn1.ClassUniversal && v.Tag == tag && v.IsCompound == (tag == asn1.TagSequence)
 }
