@@ -2,7 +2,6 @@ package signaling
 
 import (
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -52,9 +51,9 @@ func NewCertificateReloader(cfg CertificateReloaderConfig) (*CertificateReloader
 	r := &CertificateReloader{cfg: cfg}
 	switch {
 	case cfg.CertFile == "":
-		return nil, errors.New("signaling: CertificateReloaderConfig.CertFile: missing")
+		return nil, fmt.Errorf("signaling: %w", &ConfigError{Config: "CertificateReloaderConfig", Field: "CertFile", Reason: "missing"})
 	case cfg.KeyFile == "":
-		return nil, errors.New("signaling: CertificateReloaderConfig.KeyFile: missing")
+		return nil, fmt.Errorf("signaling: %w", &ConfigError{Config: "CertificateReloaderConfig", Field: "KeyFile", Reason: "missing"})
 	}
 	now := time.Now()
 	infos, err := r.stat()

@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"sync"
-
-	"github.com/coder/websocket"
 )
 
 // Client is an agent's registration with several signaling servers at once.
@@ -37,7 +34,7 @@ type Client struct {
 }
 
 // NewClient validates cfg and starts connecting in the background. Close ends
-// what it started.
+// what it started. The error matches [*ConfigError].
 func NewClient(cfg ClientConfig) (*Client, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -290,74 +287,5 @@ func (c *Client) push(e Event) bool {
 		return true
 	case <-c.closing:
 		return false
-	}
-}
-
-// httpClient returns the client to dial with.
-func (c *Client) httpClient() *http.Client {
-	hc := http.Client{Transport: &http.Transport{
-		Proxy:       http.ProxyFromEnvironment,
-		DialContext: c.dial,
-		// A WebSocket takes its connection with it; whatever else a server
-		// answers is not worth an idle connection that outlives Close.
-		DisableKeepAlives: true,
-	}}
-	if c.cfg.HTTPClient != nil {
-		hc = *c.cfg.HTTPClient
-	}
-	// A redirect would lead to a server whose name the registration is not
-	// signed for.
-	hc.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &hc
-}
-
-// dial connects for the client's own transport. The context that a transport
-// passes ignores the end of the request, so the attempt is bounded here.
-func (c *Client) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.ConnectTimeout)
-	defer cancel()
-	defer closeWith(c.closing, cancel)()
-	return new(net.Dialer).DialContext(ctx, network, addr)
-}
-
-// dialOptions are those of every WebSocket handshake. Envelopes are small and
-// their signatures do not compress, so compression stays off. The connection
-// that the handshake makes is kept in raw.
-func (c *Client) dialOptions(raw *rawConn) *websocket.DialOptions {
-	hc := *c.http
-	raw.base = hc.Transport
-	hc.Transport = raw
-	return &websocket.DialOptions{HTTPClient: &hc, CompressionMode: websocket.CompressionDisabled}
-}
-
-// rawConn is the transport of one handshake. It keeps the connection, so that
-// it can be cut: the library waits five seconds for the other side's goodbye, and
-// a server that goes on sending could keep it as long.
-type rawConn struct {
-	base http.RoundTripper // nil is the default one
-
-	mu   sync.Mutex
-	body io.Closer
-}
-
-func (r *rawConn) RoundTrip(req *http.Request) (*http.Response, error) {
-	base := r.base
-	if base == nil {
-		base = http.DefaultTransport
-	}
-	resp, err := base.RoundTrip(req)
-	if err == nil && resp.StatusCode == http.StatusSwitchingProtocols {
-		r.mu.Lock()
-		r.body = resp.Body
-		r.mu.Unlock()
-	}
-	return resp, err
-}
-
-func (r *rawConn) cut() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.body != nil {
-		r.body.Close()
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,7 +17,7 @@ import (
 type clientConn struct {
 	link        *link
 	ws          *websocket.Conn
-	raw         *rawConn // what ws is over
+	attempt     *attempt // what ws is over
 	maxEnvelope int
 	limit       *rate.Limiter // the server's rate, kept here so that it never has to make us wait
 	out         chan []byte
@@ -60,23 +59,34 @@ func (l *link) connect(renewed <-chan struct{}) (*clientConn, error) {
 }
 
 func (l *link) open(ctx context.Context) (*clientConn, error) {
-
-	raw := new(rawConn)
-	ws, resp, err := websocket.Dial(ctx, l.url, l.c.dialOptions(raw))
+	a, free := newAttempt(ctx)
+	defer free()
+	ws, resp, err := websocket.Dial(ctx, l.url, l.c.dialOptions(a))
 	if err != nil {
-		if resp != nil && resp.StatusCode != http.StatusSwitchingProtocols {
-			return nil, fmt.Errorf("HTTP status %d: %w", resp.StatusCode, err)
-		}
-		return nil, err
+		a.cut()
+		return nil, l.late(ctx, "connect", statusError(resp, withoutURL(err)))
 	}
 	ws.SetReadLimit(MaxMessage)
 	conn, err := l.register(ctx, ws)
 	if err != nil {
 		ws.CloseNow()
-		return nil, err
+		a.cut()
+		return nil, l.late(ctx, "register", err)
 	}
-	conn.raw = raw
+	conn.attempt = a
 	return conn, nil
+}
+
+// late returns err, or what made it happen: the time for the attempt is over.
+func (l *link) late(ctx context.Context, verb string, err error) error {
+	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return err
+	}
+	var pe *ProxyError
+	if errors.As(err, &pe) {
+		return err // it names the cause, and the proxy
+	}
+	return fmt.Errorf("%s: no answer within %v: %w", verb, l.c.cfg.ConnectTimeout, ctx.Err())
 }
 
 func (l *link) register(ctx context.Context, ws *websocket.Conn) (*clientConn, error) {
@@ -187,7 +197,7 @@ func (l *link) serve(conn *clientConn, renewed <-chan struct{}) error {
 		select {
 		case <-t.C:
 			cancel(context.DeadlineExceeded)
-			conn.raw.cut()
+			conn.attempt.cut()
 		case <-ctx.Done():
 		}
 	})

@@ -23,6 +23,22 @@ var (
 	ErrMessageType = errors.New("not a binary message")
 )
 
+// ConfigError says which field of a configuration is invalid, and why. It shows no
+// secrets: of a URL no user information and no query.
+type ConfigError struct {
+	Config string // the type, such as "ClientConfig"
+	Field  string // such as "URLs[1]"
+	Reason string
+	Err    error // the cause, if it is another error
+}
+
+func (e *ConfigError) Error() string {
+	return fmt.Sprintf("%s.%s: %s", e.Config, e.Field, e.Reason)
+}
+
+// Unwrap returns the cause.
+func (e *ConfigError) Unwrap() error { return e.Err }
+
 // FormatError says why bytes are not what they should be.
 type FormatError struct {
 	What   string // "envelope", "message", or a field of an Envelope

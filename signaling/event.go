@@ -101,7 +101,8 @@ func (s State) String() string {
 
 // ServerStatus is the state of a client's connection to one server.
 type ServerStatus struct {
-	// URL is the server's URL without user information and query.
+	// URL is the server's URL without user information and query, its host in
+	// ASCII.
 	URL   string
 	State State
 	// Err is why the last attempt or connection ended; nil after success.

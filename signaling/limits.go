@@ -79,6 +79,10 @@ const (
 	stableTime = 5 * time.Second
 	// probeTimeout is how long the answer to a Probe may take.
 	probeTimeout = 3 * time.Second
+	// maxProxyAnswer bounds what is read of a proxy's answer to CONNECT in bytes.
+	maxProxyAnswer = 64 << 10
+	// maxRefusal bounds what is shown of an HTTP server's reason in bytes.
+	maxRefusal = 200
 	// spareDelay is how long a server must be missing before a spare is used.
 	spareDelay = 2 * time.Second
 )

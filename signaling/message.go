@@ -2,7 +2,6 @@ package signaling
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/infrafabric/agentmesh/internal/cbor"
 	"github.com/infrafabric/agentmesh/keys"
@@ -232,7 +231,7 @@ func (m *registerMsg) check() error {
 		return badMessage("register: signature is not 64 bytes", nil)
 	case m.Instance.IsZero():
 		return badMessage("register: no instance", nil)
-	case m.Server == "" || len(m.Server) > MaxServerName || m.Server != serverName(m.Server):
+	case m.Server == "" || len(m.Server) > MaxServerName || !isASCII(m.Server) || m.Server != serverName(m.Server):
 		return badMessage("register: server name", nil)
 	}
 	return nil
@@ -301,17 +300,4 @@ func (m *noticeMsg) check() error {
 // encodeEnvelopeMsg wraps an envelope for the wire.
 func encodeEnvelopeMsg(envelope []byte) []byte {
 	return encode(&envelopeMsg{Version: version, Type: typeEnvelope, Envelope: envelope})
-}
-
-// serverName is the form in which client and server compare a server's name:
-// the host of a URL or of an HTTP request in lower case, without the default
-// ports. A server behind TLS sees no scheme, so both ports are left out.
-func serverName(host string) string {
-	host = strings.ToLower(host)
-	for _, port := range []string{":80", ":443"} {
-		if h, ok := strings.CutSuffix(host, port); ok {
-			return h
-		}
-	}
-	return host
 }

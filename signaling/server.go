@@ -61,7 +61,7 @@ type Server struct {
 }
 
 // NewServer validates cfg, joins the broker and starts the loop that asks
-// Trust again.
+// Trust again. The error matches [*ConfigError] or is the broker's.
 func NewServer(cfg ServerConfig) (*Server, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {

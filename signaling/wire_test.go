@@ -443,17 +443,6 @@ func TestNoticeTextIsCutBetweenCharacters(t *testing.T) {
 	}
 }
 
-func TestServerName(t *testing.T) {
-	for in, want := range map[string]string{
-		"S1.Example": "s1.example", "s1:443": "s1", "s1:80": "s1", "s1:8443": "s1:8443",
-		"[::1]:443": "[::1]", "[::1]:8080": "[::1]:8080", "127.0.0.1:80": "127.0.0.1",
-	} {
-		if got := serverName(in); got != want {
-			t.Errorf("serverName(%q) = %q, want %q", in, got, want)
-		}
-	}
-}
-
 func TestNames(t *testing.T) {
 	seen := map[string]bool{}
 	for _, s := range []fmt.Stringer{
