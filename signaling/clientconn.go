@@ -64,29 +64,24 @@ func (l *link) open(ctx context.Context) (*clientConn, error) {
 	ws, resp, err := websocket.Dial(ctx, l.url, l.c.dialOptions(a))
 	if err != nil {
 		a.cut()
-		return nil, l.late(ctx, "connect", statusError(resp, withoutURL(err)))
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return nil, a.late("connect", l.c.cfg.ConnectTimeout)
+		}
+		return nil, statusError(resp, withoutURL(err))
 	}
+	a.at("")
 	ws.SetReadLimit(MaxMessage)
 	conn, err := l.register(ctx, ws)
 	if err != nil {
 		ws.CloseNow()
 		a.cut()
-		return nil, l.late(ctx, "register", err)
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			err = a.late("register", l.c.cfg.ConnectTimeout)
+		}
+		return nil, err
 	}
 	conn.attempt = a
 	return conn, nil
-}
-
-// late returns err, or what made it happen: the time for the attempt is over.
-func (l *link) late(ctx context.Context, verb string, err error) error {
-	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return err
-	}
-	var pe *ProxyError
-	if errors.As(err, &pe) {
-		return err // it names the cause, and the proxy
-	}
-	return fmt.Errorf("%s: no answer within %v: %w", verb, l.c.cfg.ConnectTimeout, ctx.Err())
 }
 
 func (l *link) register(ctx context.Context, ws *websocket.Conn) (*clientConn, error) {

@@ -36,6 +36,7 @@ func (e *ProxyError) Unwrap() error { return e.Err }
 // wss (RFC 6455 §4.1): a proxy that is asked for a ws URL in any other way takes
 // the Upgrade for itself and does not pass it on.
 type tunnel struct {
+	a             *attempt
 	proxy         *url.URL
 	t             *http.Transport // the caller's: its TLS settings and headers for proxies
 	dial, dialTLS dialFunc        // dialTLS may be nil
@@ -43,6 +44,7 @@ type tunnel struct {
 
 // DialContext is for [http.Transport.DialContext].
 func (p *tunnel) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	p.a.at(redact(p.proxy))
 	conn, err := p.connect(ctx, network)
 	status := 0
 	if err == nil {
@@ -61,6 +63,7 @@ func (p *tunnel) DialContext(ctx context.Context, network, addr string) (net.Con
 	if err != nil {
 		return nil, &ProxyError{Proxy: redact(p.proxy), Status: status, Err: err}
 	}
+	p.a.at("")
 	return conn, nil
 }
 

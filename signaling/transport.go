@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/coder/websocket"
 )
@@ -51,6 +52,7 @@ type attempt struct {
 	mu    sync.Mutex
 	ended bool
 	open  []io.Closer
+	proxy string // with which the attempt is busy, or ""
 }
 
 // newAttempt begins an attempt, which ends with ctx until free is called.
@@ -69,6 +71,25 @@ func (a *attempt) cut() {
 		c.Close()
 	}
 	a.open = nil
+}
+
+// at notes with which proxy the attempt is busy: one that does not answer is named
+// when the time is over.
+func (a *attempt) at(proxy string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.proxy = proxy
+}
+
+// late is the error of an attempt whose time is over.
+func (a *attempt) late(verb string, limit time.Duration) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	err := fmt.Errorf("%s: no answer within %v: %w", verb, limit, context.DeadlineExceeded)
+	if a.proxy != "" {
+		return &ProxyError{Proxy: a.proxy, Err: err}
+	}
+	return err
 }
 
 // keep takes care of a connection. It reports false, and has closed it, when the
@@ -140,8 +161,9 @@ func (a *attempt) transport(t *http.Transport, req *http.Request) (*http.Transpo
 	case proxy == nil:
 	case proxy.Scheme == "socks5" || proxy.Scheme == "socks5h":
 		own.Proxy = http.ProxyURL(proxy)
+		a.at(redact(proxy))
 	default:
-		tun := &tunnel{proxy: proxy, t: t, dial: own.DialContext, dialTLS: own.DialTLSContext}
+		tun := &tunnel{a: a, proxy: proxy, t: t, dial: own.DialContext, dialTLS: own.DialTLSContext}
 		own.DialContext, own.DialTLSContext = tun.DialContext, nil
 		//lint:ignore SA1019 as above
 		own.DialTLS = nil
