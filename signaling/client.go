@@ -7,6 +7,10 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/infrafabric/agentmesh/internal/wallclock"
 )
 
 // Client is an agent's registration with several signaling servers at once.
@@ -25,6 +29,10 @@ type Client struct {
 	closing chan struct{}
 	once    sync.Once
 	wg      sync.WaitGroup
+
+	// yield is set for good when another process has replaced this client: it is the
+	// older one from then on.
+	yield atomic.Bool
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced when the state of a link changes
@@ -63,16 +71,34 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	for _, l := range c.links {
 		c.wg.Go(l.run)
 	}
+	c.wg.Go(c.watchClock)
 	return c, nil
+}
+
+// watchClock asks the servers for a sign of life when the machine has slept, or its
+// clock was set: connections that look open may be long gone.
+func (c *Client) watchClock() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	defer closeWith(c.closing, cancel)()
+	wallclock.Watch(ctx, c.cfg.Time, clockTick, func(by time.Duration) {
+		c.cfg.Logger.Info("the wall clock left the monotonic one", "by", by)
+		c.mu.Lock()
+		for _, l := range c.links {
+			l.clock = Clock{}
+		}
+		c.mu.Unlock()
+		c.Probe()
+	})
 }
 
 // Instance returns the instance that the client registers.
 func (c *Client) Instance() Instance { return c.cfg.Instance }
 
 // WaitReady waits until at least one server has accepted the registration. It
-// fails when ctx ends, when every server has refused the agent or replaced
-// this client (the error then matches [ErrRefused] or [ErrReplaced]), and when
-// the client is closed. The error includes each server's last one.
+// fails when ctx ends, when every server has refused the agent or says that this
+// client is replaced (the error then matches [ErrRefused] or [ErrReplaced]; the
+// client goes on asking them now and then), and when the client is closed. The error includes each server's last one.
 func (c *Client) WaitReady(ctx context.Context) error {
 	for {
 		c.mu.Lock()
@@ -121,7 +147,7 @@ func (c *Client) Servers() []ServerStatus {
 	defer c.mu.Unlock()
 	out := make([]ServerStatus, len(c.links))
 	for i, l := range c.links {
-		out[i] = ServerStatus{URL: l.label, State: l.state, Err: l.err}
+		out[i] = l.statusLocked()
 	}
 	return out
 }

@@ -47,10 +47,19 @@ type ClientConfig struct {
 	// RetryRefused is the pause after a server refused the agent. Zero means
 	// five minutes, give or take 20 %.
 	RetryRefused time.Duration
+	// RetryReplaced is the pause before this client asks whether the process that
+	// took its place is gone, which happens in StateReplaced. It does not take the
+	// place back from one that is there. Zero means one minute, give or take 20 %.
+	RetryReplaced time.Duration
 	// PingInterval is how often an open connection is probed, PingTimeout how
 	// long the answer may take before the connection is given up. Zero means
 	// 20 s and 10 s.
 	PingInterval, PingTimeout time.Duration
+	// Time is the wall clock, and must be safe for concurrent use. Liveness and
+	// pauses do not go by it. When it leaves the monotonic clock, because the
+	// machine slept or the clock was set, the client probes its servers. Nil means
+	// time.Now.
+	Time func() time.Time
 	// Logger gets what happens to connections. Nil means silence.
 	Logger *slog.Logger
 	// Recorder gets events. Nil means witness.Discard.
@@ -92,6 +101,7 @@ func (c ClientConfig) withDefaults() (ClientConfig, error) {
 		{"MinBackoff", &c.MinBackoff, 250 * time.Millisecond},
 		{"MaxBackoff", &c.MaxBackoff, 30 * time.Second},
 		{"RetryRefused", &c.RetryRefused, 5 * time.Minute},
+		{"RetryReplaced", &c.RetryReplaced, time.Minute},
 		{"PingInterval", &c.PingInterval, 20 * time.Second},
 		{"PingTimeout", &c.PingTimeout, 10 * time.Second},
 	} {
@@ -104,6 +114,9 @@ func (c ClientConfig) withDefaults() (ClientConfig, error) {
 	}
 	if c.MaxBackoff < c.MinBackoff {
 		return bad("MaxBackoff", fmt.Sprintf("%v is less than MinBackoff, %v", c.MaxBackoff, c.MinBackoff))
+	}
+	if c.Time == nil {
+		c.Time = time.Now
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

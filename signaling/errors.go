@@ -10,9 +10,15 @@ var (
 	ErrTooLarge = errors.New("too large")
 	// ErrNoServer means that no signaling server is connected now.
 	ErrNoServer = errors.New("no signaling server connected")
-	// ErrReplaced means that a newer connection of the same agent and key took
+	// ErrReplaced means that another process with the same agent and key took
 	// this one's place at the server.
-	ErrReplaced = errors.New("replaced by a newer connection of the same key")
+	ErrReplaced = errors.New("replaced by another process with the same key")
+	// ErrDuplicate means that this client is registered with the same server by
+	// another of its URLs.
+	ErrDuplicate = errors.New("registered with the same server by another URL")
+	// ErrUnavailable means that the server cannot say now whether it admits the
+	// agent.
+	ErrUnavailable = errors.New("signaling server cannot decide now")
 	// ErrRefused means that the server does not admit this agent.
 	ErrRefused = errors.New("refused by the signaling server")
 	// ErrDraining means that the server is shutting down.

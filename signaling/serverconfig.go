@@ -26,9 +26,12 @@ type ServerConfig struct {
 	// rewrites the Host header, set Names.
 	Names []string
 	// Trust decides who may register: only a yes admits. It is asked again
-	// every RecheckInterval, and at once when it announces a change. Nil
-	// admits every agent that proves its key; envelopes are verified by their
-	// recipients in any case.
+	// every RecheckInterval, and at once when it announces a change and when this
+	// machine slept or its clock was set. Check must end with its context; one that
+	// cannot answer, because its context has ended or the machine is short of
+	// something, is asked again: newcomers are told to come back, and who is
+	// registered stays for up to five minutes. Nil admits every agent that proves
+	// its key; envelopes are verified by their recipients in any case.
 	Trust keys.Trust
 	// Tokens maps bearer tokens to meshes. When there are any, /stats and
 	// /agents need one and show its mesh only. A token has at least 16 bytes.
@@ -47,6 +50,9 @@ type ServerConfig struct {
 	// RecheckInterval is how often Trust is asked about the agents that are
 	// registered. Zero means 30 s.
 	RecheckInterval time.Duration
+	// Time is the wall clock, which clients are told and Trust is asked with; it
+	// must be safe for concurrent use. Limits do not go by it. Nil means time.Now.
+	Time func() time.Time
 	// Logger gets what happens to connections. Nil means silence.
 	Logger *slog.Logger
 	// Recorder gets events. Nil means witness.Discard.
@@ -126,6 +132,9 @@ func (c ServerConfig) withDefaults() (ServerConfig, error) {
 	}
 	if c.RecheckInterval == 0 {
 		c.RecheckInterval = 30 * time.Second
+	}
+	if c.Time == nil {
+		c.Time = time.Now
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
