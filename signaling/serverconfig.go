@@ -111,7 +111,7 @@ func (c ServerConfig) withDefaults() (ServerConfig, error) {
 	c.Tokens = maps.Clone(c.Tokens)
 	for token, mesh := range c.Tokens { // never the token itself in an error
 		if len(token) < 16 {
-			return bad("Tokens", "the token of mesh %q has %d bytes, fewer than 16", mesh, len(token))
+			return bad("Tokens", "the token of mesh %q is shorter than 16 bytes", mesh)
 		}
 		if err := keys.CheckMesh(mesh); err != nil {
 			return c, &ConfigError{Config: "ServerConfig", Field: "Tokens", Reason: err.Error(), Err: err}
