@@ -6,8 +6,10 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -132,4 +134,27 @@ func TestWhatHTTPAnswered(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	})
+}
+
+// TestPassingDialErrors: a machine that is out of descriptors, buffers or ports for a
+// while has its connection soon after it has some again.
+func TestPassingDialErrors(t *testing.T) {
+	for _, short := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL, syscall.EPERM} {
+		inWorld(t, func(w *world) {
+			w.serve("s1", signaling.ServerConfig{})
+			start := time.Now()
+			hc := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+				if time.Since(start) < time.Hour {
+					return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("socket", short)}
+				}
+				return w.net.DialContext(ctx, network, addr)
+			}}}
+			a := w.clientWith(signaling.ClientConfig{Identity: w.identity("agent-a"), URLs: []string{"ws://s1/"}, HTTPClient: hc})
+			time.Sleep(time.Hour + 37*time.Second)
+			settle()
+			if a.state(0) != signaling.StateOpen {
+				t.Errorf("%v: %+v", short, a.Servers())
+			}
+		})
+	}
 }
