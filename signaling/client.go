@@ -130,12 +130,16 @@ func (c *Client) WaitReady(ctx context.Context) error {
 	}
 }
 
-// lastErrors joins first and the last error of each server.
+// lastErrors joins first and the last error of each server, or that there is none
+// yet: a server that says nothing is named as well.
 func (c *Client) lastErrors(first error) error {
 	errs := []error{first}
 	for _, s := range c.Servers() {
-		if s.Err != nil {
+		switch {
+		case s.Err != nil:
 			errs = append(errs, fmt.Errorf("%s: %w", s.URL, s.Err))
+		case s.State == StateConnecting:
+			errs = append(errs, fmt.Errorf("%s: no answer yet", s.URL))
 		}
 	}
 	return errors.Join(errs...)
