@@ -127,7 +127,7 @@ func (o options) tlsConfig(log *slog.Logger) (*tls.Config, error) {
 func reported(log *slog.Logger, what string) func(error) {
 	return func(err error) {
 		if err != nil {
-			log.Error("the last good one stays in use", "what", what, "error", err)
+			log.Error("not usable; a good one before it stays in use", "what", what, "error", err)
 			return
 		}
 		log.Info("reloaded", "what", what)
