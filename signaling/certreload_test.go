@@ -29,7 +29,7 @@ import (
 	"github.com/infrafabric/agentmesh/witness"
 )
 
-// tlsPair makes a self-signed certificate for 127.0.0.1.
+// tlsPair makes a self-signed certificate for 127.0.0.1 and fe80::1.
 func tlsPair(t *testing.T, serial int64) (certPEM, keyPEM []byte) {
 	t.Helper()
 	return tlsPairUntil(t, serial, time.Now().Add(100*365*24*time.Hour))
@@ -43,7 +43,7 @@ func tlsPairUntil(t *testing.T, serial int64, until time.Time) (certPEM, keyPEM 
 		t.Fatal(err)
 	}
 	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(serial), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		SerialNumber: big.NewInt(serial), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.ParseIP("fe80::1")},
 		NotBefore: time.Unix(0, 0), NotAfter: until,
 		IsCA: true, BasicConstraintsValid: true,
 	}

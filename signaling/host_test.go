@@ -2,8 +2,10 @@ package signaling_test
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
+	"sync"
 	"testing"
 
 	"github.com/infrafabric/agentmesh/signaling"
@@ -40,4 +42,26 @@ func TestAnyHost(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestZoneBehindTLS: a certificate names an address without its zone.
+func TestZoneBehindTLS(t *testing.T) {
+	cert, trusting := certificate(t)
+	inWorld(t, func(w *world) {
+		s, err := signaling.NewServer(signaling.ServerConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := w.net.Listen("s1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv := &http.Server{Handler: s}
+		var wg sync.WaitGroup
+		wg.Go(func() { srv.Serve(tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{*cert}})) })
+		w.Cleanup(func() { l.Close(); s.Close(); srv.Close(); wg.Wait() })
+		hc := w.dialling("s1")
+		hc.Transport.(*http.Transport).TLSClientConfig = trusting
+		w.clientWith(signaling.ClientConfig{Identity: w.identity("agent-a"), URLs: []string{"wss://[fe80::1%25eth0]:8443/"}, HTTPClient: hc}).ready()
+	})
 }
