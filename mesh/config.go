@@ -74,7 +74,8 @@ type Config struct {
 	// watch and is logged.
 	NetworkChanged func(ctx context.Context) error
 	// HTTPClient dials the signaling servers; its transport is the place for
-	// proxies and private certificate authorities. Default: http.DefaultClient.
+	// proxies and private certificate authorities. Default: signaling's own, which
+	// takes proxies from the environment.
 	HTTPClient *http.Client
 
 	// TraceID returns the W3C trace ID that belongs to a context, or "". With
@@ -130,9 +131,6 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Paths.RelayOnly && c.TURN == nil {
 		return c, &ConfigError{"Paths.RelayOnly", "needs a TURN"}
-	}
-	if c.HTTPClient == nil {
-		c.HTTPClient = http.DefaultClient
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -127,13 +128,25 @@ func Listen(ctx context.Context, cfg Config) (*Node, error) {
 		HTTPClient: n.cfg.HTTPClient, Logger: n.log, Recorder: n.cfg.Recorder, Metrics: n.obs.ins,
 	})
 	if err != nil {
-		return nil, undo(errors.Join(err, conns.Close()))
+		return nil, undo(errors.Join(signalingField(err), conns.Close()))
 	}
 	n.run(conns, client)
 	if err := client.WaitReady(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("mesh: listen: %w", err), n.Close())
 	}
 	return n, nil
+}
+
+// signalingField names the field of the Config that a client's configuration was
+// made from.
+func signalingField(err error) error {
+	var ce *signaling.ConfigError
+	if errors.As(err, &ce) {
+		if at, ok := strings.CutPrefix(ce.Field, "URLs"); ok {
+			return &ConfigError{"Signaling" + at, ce.Reason}
+		}
+	}
+	return err
 }
 
 func closeListener(l net.Listener) error {
