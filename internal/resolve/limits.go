@@ -14,6 +14,8 @@ const (
 	// (RFC 1035 §2.3.4).
 	maxHost  = 253
 	maxLabel = 63
+	// maxShown is how many bytes of a URL an error shows.
+	maxShown = 320
 
 	// lookupTimeout bounds one look-up: long enough for a resolver that asks a dead
 	// name server first, 5 s for each of two attempts, and then another one.
