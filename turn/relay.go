@@ -44,6 +44,22 @@ func (r Relay) Server() string {
 	return s.Host
 }
 
+// Transport returns how the server is reached: "udp", "tcp" or "tls"; "" for an invalid
+// URL. A Pool's ranking is by latency; where a network harms one of them, take the first
+// of the ranking that has another.
+func (r Relay) Transport() string {
+	s, err := resolve.ParseTURN(r.URL)
+	switch {
+	case err != nil:
+		return ""
+	case s.UDP:
+		return "udp"
+	case s.TLS:
+		return "tls"
+	}
+	return "tcp"
+}
+
 // String returns the URL alone.
 func (r Relay) String() string { return r.URL }
 
