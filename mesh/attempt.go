@@ -62,6 +62,7 @@ type attempt struct {
 	err   error          // why it failed; set before the loop hears of it
 
 	relay      *turn.Relay     // that this side uses, nil for none
+	unnamed    error           // names of relays and STUN servers that could not be looked up
 	relayWait  time.Duration   // for a direct path, before it is used
 	theirRelay string          // the server that the other side uses, "" for none
 	fellBack   bool            // no direct path was found in time

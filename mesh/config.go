@@ -29,8 +29,9 @@ type Config struct {
 	// Signaling lists the URLs of signaling servers (ws or wss) in order of
 	// preference. The Node registers with up to three at once.
 	Signaling []string
-	// STUN lists STUN servers as "stun:host:port" (RFC 7064), by which an
-	// agent behind a NAT learns its public address. Default: none.
+	// STUN lists STUN servers as "stun:host:port" (RFC 7064; port 3478 if there is
+	// none), by which an agent behind a NAT learns its public address: at most 16. A
+	// session waits for their names for a second at most. Default: none.
 	STUN []string
 
 	// TURN chooses the relay (RFC 8656) that each session may fall back to, for
@@ -56,7 +57,9 @@ type Config struct {
 
 	// Net is the network: a virtual one, or one that filters interfaces,
 	// addresses and ports. Default: the operating system's, with larger socket
-	// buffers where it grants them. When a Net has loopback interfaces only,
+	// buffers where it grants them. Names of STUN servers and relays are looked up by
+	// its method LookupNetIP, if it has one like that of *net.Resolver, and otherwise by
+	// net.DefaultResolver. When a Net has loopback interfaces only,
 	// loopback addresses are offered to peers, otherwise never.
 	Net transport.Net
 	// TCP uses TCP candidates as well (RFC 6544), for networks that block UDP: what
@@ -115,6 +118,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if len(c.Signaling) == 0 {
 		return c, &ConfigError{"Signaling", "names no server"}
+	}
+	if _, err := parseSTUN(c.STUN); err != nil {
+		return c, err
 	}
 	if c.Window == 0 {
 		c.Window = DefaultWindow

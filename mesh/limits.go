@@ -232,6 +232,24 @@ const (
 	// renewPause is between two attempts to leave a relay that is no longer offered
 	// or whose credential ends.
 	renewPause = 30 * time.Second
+	// renewMost is within what time a session leaves a relay whose credential has a
+	// successor, at the latest.
+	renewMost = time.Hour
+
+	// maxSTUN is how many servers Config.STUN names at most; Listen refuses more.
+	// maxSTUNAddresses is how many addresses of each family one of them is asked at:
+	// one may be dead, and each costs a socket. Further ones are ignored.
+	maxSTUN          = 16
+	maxSTUNAddresses = 2
+	// nameWait is how long a session waits for name servers, and nameGrace how long
+	// after the name of one STUN server is known; then it is made without the rest.
+	nameWait  = time.Second
+	nameGrace = 200 * time.Millisecond
+	// familyWait is how long after the other side's first candidate of another family
+	// of addresses than the relay's an allocation of that family is asked for, if it
+	// has no other ones; familyLast if it has, and there is no path yet.
+	familyWait = 300 * time.Millisecond
+	familyLast = 3 * time.Second
 
 	// rankWait is how long Relays.Rank may take before the session is made
 	// without a relay.

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/infrafabric/agentmesh/internal/resolve"
 	"github.com/infrafabric/agentmesh/keys"
 	"github.com/infrafabric/agentmesh/signaling"
 )
@@ -44,6 +45,8 @@ type Node struct {
 	start     time.Time
 	connector connector
 	signaler  signaler
+	names     *resolve.Resolver // of STUN servers and relays
+	stun      []resolve.Server
 	rejects   *rate.Limiter
 	probes    *rate.Limiter
 	accepted  chan *Peer      // connected Peers that nobody dialled
@@ -118,7 +121,7 @@ func Listen(ctx context.Context, cfg Config) (*Node, error) {
 		}
 		return fmt.Errorf("mesh: listen: %w", err)
 	}
-	conns, err := newWebRTCConnector(connectorConfig{stun: n.cfg.STUN, net: n.cfg.Net,
+	conns, err := newWebRTCConnector(connectorConfig{net: n.cfg.Net,
 		tcp: n.cfg.TCP, listener: n.cfg.TCPListener, log: n.log})
 	if err != nil {
 		return nil, undo(err)
@@ -187,6 +190,10 @@ func newNode(cfg Config) (*Node, error) {
 		failures:  newFailures(maxFailureKeys),
 	}
 	obs.log = n.log
+	n.names = resolve.New(resolve.Config{Lookup: resolve.Of(cfg.Net), Logger: n.log})
+	if n.stun, err = parseSTUN(cfg.STUN); err != nil {
+		return nil, err
+	}
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
 	return n, nil
 }
@@ -194,6 +201,9 @@ func newNode(cfg Config) (*Node, error) {
 // run starts the Node with its connector and signaler.
 func (n *Node) run(c connector, s signaler) {
 	n.connector, n.signaler = c, s
+	for _, s := range n.stun {
+		n.names.Prefetch(s.Host)
+	}
 	n.work.Go(n.dispatch)
 	n.work.Go(n.carry)
 	n.work.Go(n.watchTrust)
@@ -266,6 +276,7 @@ func (n *Node) leave(peers []*Peer) {
 		n.log.Debug("close signaling", "error", err)
 	}
 	n.work.Wait()
+	n.names.Close() // always nil
 	if err := n.connector.Close(); err != nil {
 		n.log.Debug("close connector", "error", err)
 	}

@@ -36,6 +36,9 @@ func choose(ranked []turn.Relay, theirs string, shunned []string) *turn.Relay {
 		r := &ranked[i]
 		worse := 0
 		if r.Down {
+			worse += 16
+		}
+		if slices.Contains(shunned, shunnedKind(r.Transport())) {
 			worse += 8
 		}
 		if slices.Contains(shunned, r.Server()) {
@@ -54,6 +57,11 @@ func choose(ranked []turn.Relay, theirs string, shunned []string) *turn.Relay {
 	return best
 }
 
+// shunnedKind is how a kind of way to relays is shunned, "udp", "tcp" or "tls": where a
+// network harms what goes over one of them, whichever server it goes to, another kind at
+// the same server may do.
+func shunnedKind(transport string) string { return "transport=" + transport }
+
 // second picks the relay of a standby session beside the one that is in use, of which
 // the server is known, and the URL if it is this side's: another server that works, or
 // at least another way to that one, or none.
@@ -62,7 +70,8 @@ func second(ranked []turn.Relay, server, url string, shunned []string) *turn.Rel
 	for i := range ranked {
 		r := &ranked[i]
 		switch {
-		case r.Down || slices.Contains(shunned, r.Server()) || slices.Contains(shunned, r.URL):
+		case r.Down || slices.Contains(shunned, r.Server()) || slices.Contains(shunned, r.URL) ||
+			slices.Contains(shunned, shunnedKind(r.Transport())):
 		case r.Server() != server:
 			return r
 		case way == nil && url != "" && r.URL != url:
@@ -217,7 +226,7 @@ func pointless(ranked []turn.Relay, used *turn.Relay) bool {
 
 // outdated reports whether what is made with a relay should be made anew, and when:
 // within a few seconds when the relay is no longer offered, and within the first half
-// of what is left of its credential when there is a newer one; at random, so that not
+// of what is left of its credential when there is a newer one, or renewMost; at random, so that not
 // every session moves at one instant.
 func outdated(ranked []turn.Relay, used turn.Relay, now time.Time) (at time.Time, yes bool) {
 	server := used.Server()
@@ -235,7 +244,8 @@ func outdated(ranked []turn.Relay, used turn.Relay, now time.Time) (at time.Time
 	case used.Expires.IsZero() || same.URL != used.URL || same.Username == used.Username && same.Password == used.Password:
 		return time.Time{}, false
 	}
-	return now.Add(spread(used.Expires.Sub(now) / 2)), true
+	left := used.Expires.Round(0).Sub(now.Round(0)) // by the wall clock, which may be wrong
+	return now.Add(spread(min(left/2, renewMost))), true
 }
 
 // spread is a random part of d.

@@ -83,7 +83,7 @@ func newWebRTCConnector(cc connectorConfig) (*webrtcConnector, error) {
 	se.SetNetworkTypes(networks)
 	var mux ice.TCPMux
 	if cc.listener != nil {
-		mux = ice.NewTCPMuxDefault(ice.TCPMuxParams{Listener: &limitedListener{Listener: cc.listener, free: make(chan struct{}, maxTCPConns)},
+		mux = ice.NewTCPMuxDefault(ice.TCPMuxParams{Listener: newLimitedListener(cc.listener, maxTCPConns),
 			Logger: pionLogs{cc.log}.NewLogger("tcp"), ReadBufferSize: tcpReadQueue, WriteBufferSize: tcpWriteBuffer,
 			FirstStunBindTimeout: attemptTimeout, AliveDurationForConnFromStun: attemptTimeout})
 		se.SetICETCPMux(mux)
@@ -110,9 +110,6 @@ func newWebRTCConnector(cc connectorConfig) (*webrtcConnector, error) {
 	se.DisableCloseByDTLS(true)
 
 	cfg := webrtc.Configuration{BundlePolicy: webrtc.BundlePolicyMaxBundle}
-	if len(cc.stun) > 0 {
-		cfg.ICEServers = []webrtc.ICEServer{{URLs: cc.stun}}
-	}
 	return &webrtcConnector{settings: se, net: cc.net, cfg: cfg, tcp: cc.tcp || cc.listener != nil, mux: mux, apis: map[apiKind]*webrtc.API{}}, nil
 }
 
@@ -128,17 +125,19 @@ func (w *webrtcConnector) api(k apiKind) *webrtc.API {
 	return a
 }
 
-// newAPI makes an API; dial connects to a relay by TCP or TLS, nil where it is
-// reached by UDP.
-func (w *webrtcConnector) newAPI(k apiKind, dial *relayDialer) *webrtc.API {
+// newAPI makes an API; way is that to a relay, nil without one.
+func (w *webrtcConnector) newAPI(k apiKind, way *relayWay) *webrtc.API {
 	se := w.settings
 	se.SetIncludeLoopbackCandidate(k.loopback)
 	se.SetRelayAcceptanceMinWait(k.relayWait)
 	// A candidate of ours for the other side's TCP candidate would show where this
 	// agent is.
 	se.DisableActiveTCP(!w.tcp || k.relayOnly)
-	if dial != nil {
-		se.SetICEProxyDialer(dial)
+	if way != nil {
+		se.SetNet(way)
+		if way.dial != nil {
+			se.SetICEProxyDialer(way)
+		}
 	}
 	return webrtc.NewAPI(
 		webrtc.WithSettingEngine(se),
@@ -163,22 +162,24 @@ func (w *webrtcConnector) New(cert *keys.Certificate, o connOptions) (conn, erro
 	}
 	cfg := w.cfg
 	cfg.Certificates = []webrtc.Certificate{webrtc.CertificateFromX509(cert.PrivateKey, cert.Leaf)}
-	if o.relay != nil {
-		cfg.ICEServers = append(cfg.ICEServers[:len(cfg.ICEServers):len(cfg.ICEServers)], webrtc.ICEServer{
-			URLs: []string{o.relay.URL}, Username: o.relay.Username, Credential: o.relay.Password})
+	way, err := newRelayWay(w.net, o.relay, o.relayAt)
+	if err != nil {
+		return nil, err
+	}
+	// pion gets addresses only: it looks names up without a context.
+	if len(o.stun) > 0 {
+		cfg.ICEServers = append(cfg.ICEServers, webrtc.ICEServer{URLs: o.stun})
+	}
+	api := w.api
+	if way != nil {
+		api = func(k apiKind) *webrtc.API { return w.newAPI(k, way) }
+		cfg.ICEServers = append(cfg.ICEServers, webrtc.ICEServer{
+			URLs: []string{way.url}, Username: o.relay.Username, Credential: o.relay.Password})
 	}
 	if o.relayOnly {
 		cfg.ICETransportPolicy = webrtc.ICETransportPolicyRelay
 	}
 	kind := apiKind{o.relayWait, o.relayOnly, loopback}
-	dial, err := newRelayDialer(w.net, o.relay)
-	if err != nil {
-		return nil, err
-	}
-	api := w.api
-	if dial != nil {
-		api = func(k apiKind) *webrtc.API { return w.newAPI(k, dial) }
-	}
 	pc, err := api(kind).NewPeerConnection(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("new connection: %w", err)
@@ -190,7 +191,7 @@ func (w *webrtcConnector) New(cert *keys.Certificate, o connOptions) (conn, erro
 	}
 	c := &webrtcConn{
 		pc:         pc,
-		dial:       dial,
+		way:        way,
 		quiet:      make(chan struct{}),
 		ch:         ch,
 		low:        make(chan struct{}, 1),
@@ -227,10 +228,10 @@ func (w *webrtcConnector) New(cert *keys.Certificate, o connOptions) (conn, erro
 
 // webrtcConn is a conn over one PeerConnection with one data channel.
 type webrtcConn struct {
-	pc   *webrtc.PeerConnection
-	ch   *webrtc.DataChannel
-	dial *relayDialer  // nil for a relay by UDP, or none
-	low  chan struct{} // capacity 1: the queue fell to the low-water mark
+	pc  *webrtc.PeerConnection
+	ch  *webrtc.DataChannel
+	way *relayWay     // to the relay; nil for none
+	low chan struct{} // capacity 1: the queue fell to the low-water mark
 
 	candidates chan string
 	gathered   chan struct{}
@@ -263,6 +264,7 @@ func (c *webrtcConn) onOpen() {
 		return
 	}
 	c.raw = raw
+	c.way.settle()
 	close(c.opened)
 }
 
@@ -346,6 +348,7 @@ func (c *webrtcConn) Answer(ctx context.Context, offer string) (string, error) {
 	if err != nil {
 		return "", protocolErrorf("offer: %v", err)
 	}
+	c.way.heard(offer)
 	d, err := c.pc.CreateAnswer(nil)
 	if err != nil {
 		return "", protocolErrorf("answer: %v", err)
@@ -361,6 +364,7 @@ func (c *webrtcConn) Accept(answer string) error {
 	if err != nil {
 		return protocolErrorf("answer: %v", err)
 	}
+	c.way.heard(answer)
 	return nil
 }
 
@@ -368,6 +372,7 @@ func (c *webrtcConn) AddCandidate(candidate string) error {
 	if err := c.pc.AddICECandidate(webrtc.ICECandidateInit{Candidate: candidate}); err != nil {
 		return protocolErrorf("candidate: %v", err)
 	}
+	c.way.heard(candidate)
 	return nil
 }
 
@@ -464,7 +469,7 @@ func (c *webrtcConn) Close() error {
 		// ever: no two choose the same instant.
 		t := time.NewTimer(1 + rand.N(closeSpread))
 		<-t.C
-		end := c.dial.stop()
+		end := c.way.stop()
 		c.closeErr = c.pc.GracefulClose()
 		end()
 		close(c.closed)
