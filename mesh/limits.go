@@ -204,6 +204,19 @@ const (
 	// networkPauseMost, until there was none for as long as that.
 	networkPause     = 200 * time.Millisecond
 	networkPauseMost = 5 * time.Second
+	// networkRetry is how long after a failure what tells of changes of the network
+	// is asked again; each further one doubles it, up to networkRetryMost.
+	networkRetry     = 500 * time.Millisecond
+	networkRetryMost = time.Minute
+	// networkPoll is how often the interfaces are looked at when nothing tells of
+	// changes, networkLook how often when something does: of routes it tells nothing.
+	// networkFollows is how long after a change they are looked at once more: the
+	// route comes after its address.
+	networkPoll    = 2 * time.Second
+	networkLook    = 10 * time.Second
+	networkFollows = time.Second
+	// interfacesFresh is how old a list of the machine's interfaces may be.
+	interfacesFresh = time.Second
 	// shunFor is how long a Peer prefers other relays to one by which it did not
 	// get through; maxShunned is how many it remembers, further ones are not.
 	shunFor    = 30 * time.Second
@@ -278,6 +291,10 @@ const (
 	// maxTCPConns is how many connections Config.TCPListener has open at a time;
 	// further ones are closed at once.
 	maxTCPConns = 4096
+	// acceptRetry is how long after a failure it is asked for the next one; each
+	// further failure doubles it, up to acceptRetryMost.
+	acceptRetry     = 5 * time.Millisecond
+	acceptRetryMost = 100 * time.Millisecond
 	// tcpReadQueue is how many packets wait on one of them, tcpWriteBuffer how many
 	// bytes; what does not fit is dropped, and SCTP repeats it.
 	tcpReadQueue   = 64

@@ -54,9 +54,11 @@ type Node struct {
 	cancel context.CancelCauseFunc
 	work   sync.WaitGroup // the dispatchers, the watchers, the Peers' loops
 	ended  chan struct{}
-	// closeNet ends the system's notices of changes; nil without.
-	closeNet func() error
-	lost     []error // of the Peers that Close ended
+	// nextChange blocks until the network has changed, nil for a network that does
+	// not; closeNet ends the system's notices of changes, nil without.
+	nextChange func(context.Context) (change, error)
+	closeNet   func() error
+	lost       []error // of the Peers that Close ended
 
 	mu       sync.Mutex
 	peers    map[string]*member
@@ -103,14 +105,9 @@ func Listen(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, fmt.Errorf("mesh: listen: %w", errors.Join(err, closeListener(cfg.TCPListener)))
 	}
 	if n.cfg.Net == nil {
-		var changed func(context.Context) error
-		if n.cfg.Net, changed, n.closeNet, err = systemNet(n.log); err != nil {
-			return nil, fmt.Errorf("mesh: listen: %w", errors.Join(err, closeListener(cfg.TCPListener)))
-		}
-		if n.cfg.NetworkChanged == nil {
-			n.cfg.NetworkChanged = changed
-		}
+		n.cfg.Net = newHostNet()
 	}
+	n.watchHost()
 	undo := func(err error) error {
 		if n.closeNet != nil {
 			err = errors.Join(err, n.closeNet())
@@ -174,6 +171,9 @@ func newNode(cfg Config) (*Node, error) {
 		failures:  newFailures(maxFailureKeys),
 	}
 	obs.log = n.log
+	if cfg.NetworkChanged != nil {
+		n.nextChange = n.asked()
+	}
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
 	return n, nil
 }
@@ -184,7 +184,7 @@ func (n *Node) run(c connector, s signaler) {
 	n.work.Go(n.dispatch)
 	n.work.Go(n.carry)
 	n.work.Go(n.watchTrust)
-	if n.cfg.NetworkChanged != nil {
+	if n.nextChange != nil {
 		n.work.Go(n.watchNetwork)
 	}
 	if n.cfg.TURN != nil {

@@ -273,9 +273,6 @@ func (p *Peer) settle(err error) {
 	})
 }
 
-// networkChanged makes a new session: the present one may lead nowhere.
-func (p *Peer) networkChanged() { p.do(p.machine.wants(ReasonNetwork, p.busy())) }
-
 // hinted takes an unverified sign that the other side, or the way to it, is
 // back.
 func (p *Peer) hinted() {

@@ -140,18 +140,27 @@ func withoutRelated(s string) string {
 	return related.ReplaceAllString(s, "$1 raddr 0.0.0.0 rport 9")
 }
 
-// limitedListener refuses connections beyond a limit.
+// limitedListener refuses connections beyond a limit. That the process is short of
+// descriptors for a while is no end of it.
 type limitedListener struct {
 	net.Listener
 	free chan struct{} // has an element for each that is open
 }
 
 func (l *limitedListener) Accept() (net.Conn, error) {
+	wait := acceptRetry
 	for {
 		c, err := l.Listener.Accept()
+		var passing interface{ Temporary() bool }
+		if errors.As(err, &passing) && passing.Temporary() && !errors.Is(err, net.ErrClosed) {
+			time.Sleep(wait)
+			wait = min(2*wait, acceptRetryMost)
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
+		wait = acceptRetry
 		select {
 		case l.free <- struct{}{}:
 			return &limitedConn{Conn: c, free: l.free}, nil

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -386,6 +387,20 @@ func (c *webrtcConn) Path() (local, remote string) {
 		return "", ""
 	}
 	return p.Local.Typ.String(), p.Remote.Typ.String()
+}
+
+// Base knows the addresses of host candidates only: the sockets to STUN servers and
+// relays are bound to none in particular.
+func (c *webrtcConn) Base() netip.Addr {
+	p, err := c.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
+	if err != nil || p == nil || p.Local.Typ != webrtc.ICECandidateTypeHost {
+		return netip.Addr{}
+	}
+	a, err := netip.ParseAddr(p.Local.Address)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return a
 }
 
 func (c *webrtcConn) Read(b []byte) (int, error) {
