@@ -74,7 +74,7 @@ type attempt struct {
 	server        string // the description's last way
 	localTypes    candidateTypes
 	remoteTypes   candidateTypes
-	remoteCount   int
+	remote        remoteCandidates
 	answered      bool
 	connectedPath bool
 }
@@ -178,8 +178,7 @@ func (a *attempt) answer(ctx context.Context, offer *signaling.Sealed, d *descri
 	}
 	a.bind.offer = a.ref
 	a.bind.remoteInst, a.bind.remoteCert = offer.Instance, d.Fingerprint
-	a.remoteTypes.addSDP(d.SDP)
-	sdp, err := a.conn.Answer(ctx, d.SDP)
+	sdp, err := a.conn.Answer(ctx, a.described(d))
 	if err != nil {
 		return nil, err
 	}
@@ -202,9 +201,8 @@ func (a *attempt) accept(e verified) error {
 	a.bind.answer = e.Hash()
 	a.bind.remoteInst, a.bind.remoteCert = e.Instance, d.Fingerprint
 	a.key, a.learn, a.theirRelay = e.Key, e.learn, d.Relay
-	a.remoteTypes.addSDP(d.SDP)
 	a.answered = true
-	return a.conn.Accept(d.SDP)
+	return a.conn.Accept(a.described(d))
 }
 
 // connect sends the description until the connection opens and exchanges

@@ -67,11 +67,23 @@ const (
 
 	// maxSDP is the largest session description accepted, in bytes.
 	maxSDP = 16 << 10
-	// maxRemoteCandidates is how many candidates of one session's other side
-	// are used; further ones are ignored.
+	// maxRemoteCandidates is how many distinct candidates of one session's other
+	// side are used: the first ones. Further ones are ignored.
 	maxRemoteCandidates = 32
-	// maxCandidateLen bounds one candidate line, in bytes.
+	// What this side tells of fits in that: maxHostAddresses is how many of the
+	// machine's addresses are used for one session, each with a socket, and told of,
+	// maxTCPCandidates how many of them for TCP as well, maxReflexiveCandidates how
+	// many addresses are told that STUN servers have seen, and maxRelayCandidates
+	// how many of relays. The best ones are; further ones are not used.
+	maxHostAddresses       = 12
+	maxTCPCandidates       = 6
+	maxReflexiveCandidates = 10
+	maxRelayCandidates     = 4
+	// maxCandidateLen bounds one candidate line, in bytes; a longer one is ignored.
 	maxCandidateLen = 512
+	// maxListed is how many candidates one envelope may list. One with more is
+	// ignored.
+	maxListed = 1024
 	// maxReason bounds the text of a reject or a goodbye, in bytes.
 	maxReason = 200
 

@@ -4,21 +4,23 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/pion/transport/v5"
 )
 
-// loopbackOnly reports whether loopback addresses count as candidates: only when
-// there are no others, so that a machine without a network can still run a mesh of
-// its own and no other offers 127.0.0.1.
-func loopbackOnly(n transport.Net) (bool, error) {
+// nearOnly reports whether loopback addresses count as candidates: only when there
+// are none that lead further, so that a machine without a network can still run a
+// mesh of its own and no other offers 127.0.0.1. So do IPv6 addresses of a link, if
+// there are any.
+func nearOnly(n transport.Net) (loopback, link bool, err error) {
 	ifs, err := n.Interfaces()
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
-	_, loopback := usableAddresses(ifs)
-	return loopback, nil
+	list, loopback := usableAddresses(ifs)
+	return loopback, loopback && slices.ContainsFunc(list, func(l located) bool { return l.addr.Zone() != "" }), nil
 }
 
 // watchHost watches the operating system's network, if the Node's is that and the

@@ -22,7 +22,16 @@ type located struct {
 // its radio on and nobody to talk to, can still run a mesh of its own; otherwise
 // nobody is offered 127.0.0.1.
 func usableAddresses(ifs []*transport.Interface) (list []located, loopback bool) {
-	var near []located
+	far, near := sortAddresses(ifs)
+	if far == nil {
+		return near, len(ifs) > 0
+	}
+	return far, false
+}
+
+// sortAddresses returns the addresses of interfaces that are up: those that reach
+// further than a link or this machine, and the others.
+func sortAddresses(ifs []*transport.Interface) (far, near []located) {
 	for _, i := range ifs {
 		if i.Flags&net.FlagUp == 0 {
 			continue
@@ -44,14 +53,11 @@ func usableAddresses(ifs []*transport.Interface) (list []located, loopback bool)
 			case i.Flags&net.FlagLoopback != 0 || ip.IsLoopback() || ip.IsLinkLocalUnicast():
 				near = append(near, l)
 			default:
-				list = append(list, l)
+				far = append(far, l)
 			}
 		}
 	}
-	if list == nil {
-		return near, len(ifs) > 0
-	}
-	return list, false
+	return far, near
 }
 
 // networkOf is the network that an interface's address is of.

@@ -84,7 +84,7 @@ func TestHostNetWithoutList(t *testing.T) {
 		return netip.MustParseAddr("10.0.0.2")
 	}
 	expectAddresses(t, "two families", n, "127.0.0.1/8", "10.0.0.2/32", "2001:db8::7/128")
-	if loopback, err := loopbackOnly(n); loopback || err != nil {
+	if loopback, _, err := nearOnly(n); loopback || err != nil {
 		t.Errorf("loopback is offered: %v, %v", loopback, err)
 	}
 	if err := n.shortOf(); !errors.Is(err, syscall.EAFNOSUPPORT) {
@@ -93,7 +93,7 @@ func TestHostNetWithoutList(t *testing.T) {
 	n.refresh()
 	n.route = func(bool) netip.Addr { return netip.Addr{} }
 	expectAddresses(t, "none", n, "127.0.0.1/8")
-	if loopback, err := loopbackOnly(n); !loopback || err != nil {
+	if loopback, _, err := nearOnly(n); !loopback || err != nil {
 		t.Errorf("loopback is not offered: %v, %v", loopback, err)
 	}
 }
