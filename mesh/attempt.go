@@ -115,7 +115,7 @@ func (a *attempt) repeat() {
 // newConn creates the connection and the parts of the binding known so far.
 func (a *attempt) newConn(ctx context.Context) error {
 	n := a.peer.node
-	cert, err := n.certificate(time.Now())
+	cert, err := n.certificate(n.now())
 	if err != nil {
 		return err
 	}
@@ -138,7 +138,7 @@ func (a *attempt) seal(kind signaling.Kind, body []byte) (*signaling.Sealed, err
 	n := a.peer.node
 	return signaling.Seal(n.cfg.Identity, signaling.Envelope{
 		Kind: kind, Mesh: n.cfg.Mesh, To: a.peer.id, ToKey: a.key, Instance: n.instance,
-		Generation: a.order.generation, Time: time.Now(), Ref: a.ref, Body: body,
+		Generation: a.order.generation, Time: n.now(), Ref: a.ref, Body: body,
 	})
 }
 
@@ -293,7 +293,7 @@ func (a *attempt) establish(ctx context.Context) (*session, *helloBody, error) {
 	s.own, s.fellBack = a.relay, a.fellBack
 	if a.why == ReasonStandby {
 		// Trust may have ended while it waited.
-		claim := keys.Claim{ID: a.peer.id, Key: a.key, Time: time.Now()}
+		claim := keys.Claim{ID: a.peer.id, Key: a.key, Time: a.peer.node.now()}
 		if err := checkTrust(ctx, a.peer.node.cfg.Trust, claim); err != nil {
 			return nil, nil, err
 		}
@@ -306,7 +306,7 @@ func (a *attempt) establish(ctx context.Context) (*session, *helloBody, error) {
 		return nil, nil, err
 	}
 	if a.learn {
-		claim := keys.Claim{ID: a.peer.id, Key: a.key, Time: time.Now()}
+		claim := keys.Claim{ID: a.peer.id, Key: a.key, Time: a.peer.node.now()}
 		if _, err := keys.Learn(ctx, a.peer.node.cfg.Trust, claim); err != nil {
 			return nil, nil, fmt.Errorf("%w: %w", ErrUntrusted, err)
 		}

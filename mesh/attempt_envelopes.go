@@ -119,7 +119,7 @@ func (a *attempt) addCandidates(e verified) {
 		return
 	}
 	for _, c := range b.Candidates {
-		ok, err := a.remote.take(c)
+		ok, err := a.remote.place(c)
 		if err == nil && ok {
 			err = a.conn.AddCandidate(c)
 		}

@@ -89,9 +89,9 @@ type remoteCandidates struct {
 	used map[candidate]bool
 }
 
-// take reports whether to use a candidate, and if not, why; nil and false for one
+// place reports whether to use a candidate, and if not, why; nil and false for one
 // that is known already.
-func (r *remoteCandidates) take(value string) (bool, error) {
+func (r *remoteCandidates) place(value string) (bool, error) {
 	c, component, err := parseCandidate(value)
 	switch {
 	case err != nil:
@@ -113,7 +113,7 @@ func (r *remoteCandidates) take(value string) (bool, error) {
 func (r *remoteCandidates) description(sdp string) (string, []error) {
 	var ignored []error
 	return eachCandidate(sdp, func(value string) bool {
-		ok, err := r.take(value)
+		ok, err := r.place(value)
 		if err != nil {
 			ignored = append(ignored, err)
 		}
@@ -134,8 +134,8 @@ func newLocalCandidates() *localCandidates {
 		"host": maxHostAddresses, "tcp": maxTCPCandidates, "srflx": maxReflexiveCandidates, "relay": maxRelayCandidates}}
 }
 
-// take reports whether to tell of a candidate, and whether it was asked before.
-func (l *localCandidates) take(value string) (tell, known bool) {
+// place reports whether to tell of a candidate, and whether it was asked before.
+func (l *localCandidates) place(value string) (tell, known bool) {
 	c, component, err := parseCandidate(value)
 	if err != nil || component != 1 {
 		return false, false
@@ -162,7 +162,7 @@ func (l *localCandidates) take(value string) (tell, known bool) {
 // library lists all of them, and each for a second component that is not used.
 func (l *localCandidates) description(sdp string) string {
 	return eachCandidate(sdp, func(value string) bool {
-		tell, _ := l.take(value)
+		tell, _ := l.place(value)
 		return tell
 	})
 }

@@ -82,7 +82,7 @@ func TestRemoteCandidates(t *testing.T) {
 		t.Errorf("ignored %v", ignored)
 	}
 	for i := range 100 {
-		ok, err := r.take(hostLine(i, 1))
+		ok, err := r.place(hostLine(i, 1))
 		var ce *candidateError
 		switch {
 		case ok != (i > 20 && i < maxRemoteCandidates):
@@ -114,13 +114,13 @@ func TestLocalCandidates(t *testing.T) {
 	if !strings.Contains(got, hostLine(0, 1)) || strings.Contains(got, hostLine(0, 2)) {
 		t.Error("the first is not told of, or twice")
 	}
-	if tell, known := l.take(hostLine(0, 1)); !tell || !known {
+	if tell, known := l.place(hostLine(0, 1)); !tell || !known {
 		t.Errorf("one of the description: told %v, known %v", tell, known)
 	}
 	for typ, places := range map[string]int{"srflx": maxReflexiveCandidates, "relay": maxRelayCandidates} {
 		n := 0
 		for i := range 20 {
-			if tell, known := l.take(fmt.Sprintf("candidate:1 1 udp 1 192.0.2.1 %d typ %s raddr 0.0.0.0 rport 9", 5000+i, typ)); tell && !known {
+			if tell, known := l.place(fmt.Sprintf("candidate:1 1 udp 1 192.0.2.1 %d typ %s raddr 0.0.0.0 rport 9", 5000+i, typ)); tell && !known {
 				n++
 			}
 		}
@@ -248,7 +248,7 @@ func TestLongLists(t *testing.T) {
 	}
 	var r remoteCandidates
 	for _, c := range b.Candidates {
-		_, _ = r.take(c)
+		_, _ = r.place(c)
 	}
 	if len(r.used) != maxRemoteCandidates {
 		t.Errorf("%d candidates are used", len(r.used))

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/pion/transport/v5"
 	"go.opentelemetry.io/otel/metric"
@@ -82,6 +83,10 @@ type Config struct {
 	// of no changes (a sandbox without netlink) they are looked for every two
 	// seconds.
 	NetworkChanged func(ctx context.Context) error
+	// Time is the clock of the world: what envelopes, certificates, credentials and
+	// messages are dated by. It may be wrong, and may be set. How long something
+	// takes is never measured by it. Default: time.Now.
+	Time func() time.Time
 	// HTTPClient dials the signaling servers; its transport is the place for
 	// proxies and private certificate authorities. Default: http.DefaultClient.
 	HTTPClient *http.Client
@@ -139,6 +144,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Paths.RelayOnly && c.TURN == nil {
 		return c, &ConfigError{"Paths.RelayOnly", "needs a TURN"}
+	}
+	if c.Time == nil {
+		c.Time = time.Now
 	}
 	if c.HTTPClient == nil {
 		c.HTTPClient = http.DefaultClient

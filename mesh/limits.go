@@ -227,6 +227,8 @@ const (
 	networkPoll    = 2 * time.Second
 	networkLook    = 10 * time.Second
 	networkFollows = time.Second
+	// clockLook is how often the clock of the world is compared with this process's.
+	clockLook = time.Second
 	// interfacesFresh is how old a list of the machine's interfaces may be.
 	interfacesFresh = time.Second
 	// shunFor is how long a Peer prefers other relays to one by which it did not

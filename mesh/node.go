@@ -184,6 +184,7 @@ func (n *Node) run(c connector, s signaler) {
 	n.work.Go(n.dispatch)
 	n.work.Go(n.carry)
 	n.work.Go(n.watchTrust)
+	n.work.Go(n.watchClock)
 	if n.nextChange != nil {
 		n.work.Go(n.watchNetwork)
 	}
@@ -264,11 +265,12 @@ func (n *Node) leave(peers []*Peer) {
 }
 
 // certificate returns the DTLS certificate for a new session: one per Node,
-// renewed well before it ends.
+// renewed well before it ends. One from a time when the clock was ahead is not valid
+// yet for those whose clock is right.
 func (n *Node) certificate(now time.Time) (*keys.Certificate, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.cert == nil || now.Add(certificateAhead).After(n.cert.Leaf.NotAfter) {
+	if n.cert == nil || now.Add(certificateAhead).After(n.cert.Leaf.NotAfter) || now.Add(-freshness).Before(n.cert.Leaf.NotBefore) {
 		c, err := keys.NewCertificate(now)
 		if err != nil {
 			return nil, err
@@ -492,7 +494,7 @@ func (n *Node) watchTrust() {
 func (n *Node) recheck(p *Peer) {
 	ctx, cancel := context.WithTimeout(n.ctx, trustTimeout)
 	defer cancel()
-	err := checkTrust(ctx, n.cfg.Trust, keys.Claim{ID: p.id, Key: p.Key(), Time: time.Now()})
+	err := checkTrust(ctx, n.cfg.Trust, keys.Claim{ID: p.id, Key: p.Key(), Time: n.now()})
 	if err != nil && n.ctx.Err() == nil {
 		p.shut(goodbyeUntrusted, err)
 	}

@@ -123,7 +123,7 @@ func TestOutdatedRelay(t *testing.T) {
 		{[]turn.Relay{other, newer}, 30 * time.Minute},
 		{ranking("a!"), 30 * time.Minute},
 	} {
-		at, yes := outdated(c.ranked, used, now)
+		at, yes := outdated(c.ranked, used, now, now)
 		if yes != (c.most >= 0) || yes && (at.Before(now) || at.After(now.Add(c.most))) {
 			t.Errorf("%d: %v, %v", i, at.Sub(now), yes)
 		}

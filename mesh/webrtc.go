@@ -297,7 +297,7 @@ func (c *webrtcConn) onCandidate(cand *webrtc.ICECandidate) {
 
 // trickle hands a candidate out that the other side is to be told of and was not.
 func (c *webrtcConn) trickle(candidate string) {
-	if tell, known := c.local.take(candidate); !tell || known {
+	if tell, known := c.local.place(candidate); !tell || known {
 		return
 	}
 	select {
