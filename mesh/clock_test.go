@@ -99,12 +99,14 @@ func TestWaking(t *testing.T) {
 			t.Errorf("woken with a path that works: %+v", <-changes)
 		}
 		w.say(p, q, "good morning")
+		time.Sleep(5 * time.Second) // nothing is outstanding
+		synctest.Wait()
 
 		host.Unplug()
 		clock.Step(8 * time.Hour)
 		woken := time.Now()
 		c := <-changes
-		if took := time.Since(woken); c.State != StateSuspect || took > clockLook+promotionLeast {
+		if took := time.Since(woken); c.State != StateSuspect || c.Reason != ReasonSilence || took > clockLook+promotionLeast {
 			t.Errorf("woken with a path that leads nowhere: %v for %v after %v", c.State, c.Reason, took)
 		}
 		host.Plug()
