@@ -78,8 +78,8 @@ func (p *Peer) clocksParted(by time.Duration) {
 	}
 	asked := time.Now()
 	wait := p.promotionTime()
-	if top.conn.Queued() > 0 {
-		wait += echoInterval // the question may not leave at once
+	if top.conn.Queued() > maxFrame {
+		wait += echoInterval // more than questions: this one does not leave at once
 	}
 	if err := top.ping(); err != nil {
 		p.node.log.Debug("echo", "peer", p.id, "error", err) // its reader will see

@@ -150,6 +150,9 @@ func compare(before, after survey) change {
 			c.fresh = append(c.fresh, is)
 		}
 	}
+	for _, list := range [][]located{c.gone, c.fresh} {
+		slices.SortFunc(list, func(a, b located) int { return a.addr.Compare(b.addr) })
+	}
 	for _, six := range []bool{false, true} {
 		was, is := routeOf(before, six), routeOf(after, six)
 		if was == is {
