@@ -75,13 +75,12 @@ func (n *Node) admit(raw []byte, via, carrier string) {
 		n.obs.misdelivered(n.ctx, via, "for somebody else")
 		return
 	}
-	now := time.Now()
+	now := n.now()
 	if d := now.Sub(e.Time); d > freshness || d < -freshness {
 		n.obs.security(n.ctx, witness.ReplayRejected, e.From, via)
 		return
 	}
-	// A generation far ahead of the clock could never be exceeded.
-	if e.Generation > uint64(now.Add(2*freshness).UnixMilli()) {
+	if n.ahead(e, now) {
 		n.obs.misdelivered(n.ctx, via, "generation in the future")
 		return
 	}
@@ -98,7 +97,7 @@ func (n *Node) admit(raw []byte, via, carrier string) {
 	if !begins && n.lookup(e.From) == nil {
 		return // of a negotiation that is over
 	}
-	if n.failures.full(now, via, e.Key) {
+	if n.failures.full(time.Now(), via, e.Key) {
 		n.obs.misdelivered(n.ctx, via, "too many bad signatures")
 		return
 	}
@@ -114,7 +113,7 @@ func (n *Node) admit(raw []byte, via, carrier string) {
 		return
 	}
 	if err := e.Verify(); err != nil {
-		n.failures.charge(now, via, e.Key)
+		n.failures.charge(time.Now(), via, e.Key)
 		n.obs.signatureFailed(n.ctx, e.From, via)
 		return
 	}
@@ -220,7 +219,7 @@ func (n *Node) refuse(r refusal, code rejectCode, text string) {
 func (n *Node) reject(r refusal, code rejectCode, text string) {
 	env, err := signaling.Seal(n.cfg.Identity, signaling.Envelope{
 		Kind: signaling.Reject, Mesh: n.cfg.Mesh, To: r.to, ToKey: r.key, Instance: n.instance,
-		Generation: r.generation, Time: time.Now(), Ref: r.ref,
+		Generation: r.generation, Time: n.now(), Ref: r.ref,
 		Body: (&rejectBody{Code: code, Text: text}).encode(),
 	})
 	if err != nil {

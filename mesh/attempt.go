@@ -75,7 +75,7 @@ type attempt struct {
 	server        string // the description's last way
 	localTypes    candidateTypes
 	remoteTypes   candidateTypes
-	remoteCount   int
+	remote        remoteCandidates
 	answered      bool
 	connectedPath bool
 }
@@ -116,7 +116,7 @@ func (a *attempt) repeat() {
 // newConn creates the connection and the parts of the binding known so far.
 func (a *attempt) newConn(ctx context.Context) error {
 	n := a.peer.node
-	cert, err := n.certificate(time.Now())
+	cert, err := n.certificate(n.now())
 	if err != nil {
 		return err
 	}
@@ -139,7 +139,7 @@ func (a *attempt) seal(kind signaling.Kind, body []byte) (*signaling.Sealed, err
 	n := a.peer.node
 	return signaling.Seal(n.cfg.Identity, signaling.Envelope{
 		Kind: kind, Mesh: n.cfg.Mesh, To: a.peer.id, ToKey: a.key, Instance: n.instance,
-		Generation: a.order.generation, Time: time.Now(), Ref: a.ref, Body: body,
+		Generation: a.order.generation, Time: n.now(), Ref: a.ref, Body: body,
 	})
 }
 
@@ -179,8 +179,7 @@ func (a *attempt) answer(ctx context.Context, offer *signaling.Sealed, d *descri
 	}
 	a.bind.offer = a.ref
 	a.bind.remoteInst, a.bind.remoteCert = offer.Instance, d.Fingerprint
-	a.remoteTypes.addSDP(d.SDP)
-	sdp, err := a.conn.Answer(ctx, d.SDP)
+	sdp, err := a.conn.Answer(ctx, a.described(d))
 	if err != nil {
 		return nil, err
 	}
@@ -203,9 +202,8 @@ func (a *attempt) accept(e verified) error {
 	a.bind.answer = e.Hash()
 	a.bind.remoteInst, a.bind.remoteCert = e.Instance, d.Fingerprint
 	a.key, a.learn, a.theirRelay = e.Key, e.learn, d.Relay
-	a.remoteTypes.addSDP(d.SDP)
 	a.answered = true
-	return a.conn.Accept(d.SDP)
+	return a.conn.Accept(a.described(d))
 }
 
 // connect sends the description until the connection opens and exchanges
@@ -296,7 +294,7 @@ func (a *attempt) establish(ctx context.Context) (*session, *helloBody, error) {
 	s.own, s.fellBack = a.relay, a.fellBack
 	if a.why == ReasonStandby {
 		// Trust may have ended while it waited.
-		claim := keys.Claim{ID: a.peer.id, Key: a.key, Time: time.Now()}
+		claim := keys.Claim{ID: a.peer.id, Key: a.key, Time: a.peer.node.now()}
 		if err := checkTrust(ctx, a.peer.node.cfg.Trust, claim); err != nil {
 			return nil, nil, err
 		}
@@ -309,7 +307,7 @@ func (a *attempt) establish(ctx context.Context) (*session, *helloBody, error) {
 		return nil, nil, err
 	}
 	if a.learn {
-		claim := keys.Claim{ID: a.peer.id, Key: a.key, Time: time.Now()}
+		claim := keys.Claim{ID: a.peer.id, Key: a.key, Time: a.peer.node.now()}
 		if _, err := keys.Learn(ctx, a.peer.node.cfg.Trust, claim); err != nil {
 			return nil, nil, fmt.Errorf("%w: %w", ErrUntrusted, err)
 		}

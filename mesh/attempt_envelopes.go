@@ -119,13 +119,29 @@ func (a *attempt) addCandidates(e verified) {
 		return
 	}
 	for _, c := range b.Candidates {
-		if a.remoteCount++; a.remoteCount > maxRemoteCandidates || len(c) > maxCandidateLen {
-			return
+		ok, err := a.remote.place(c)
+		if err == nil && ok {
+			err = a.conn.AddCandidate(c)
 		}
-		if err := a.conn.AddCandidate(c); err != nil {
-			a.peer.node.log.Debug("bad candidate", "peer", a.peer.id, "error", err)
-			continue
+		if err != nil {
+			a.ignored(err)
+		} else if ok {
+			a.remoteTypes.add(c)
 		}
-		a.remoteTypes.add(c)
 	}
+}
+
+// described returns the other side's description with the candidates of it that are
+// used.
+func (a *attempt) described(d *descriptionBody) string {
+	sdp, ignored := a.remote.description(d.SDP)
+	for _, err := range ignored {
+		a.ignored(err)
+	}
+	a.remoteTypes.addSDP(sdp)
+	return sdp
+}
+
+func (a *attempt) ignored(err error) {
+	a.peer.node.log.Debug("candidate ignored", "peer", a.peer.id, "error", err)
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/pion/transport/v5"
 	"go.opentelemetry.io/otel/metric"
@@ -72,10 +73,23 @@ type Config struct {
 	TCPListener net.Listener
 	// NetworkChanged blocks until the machine's network has changed, or ctx
 	// ends, and is called again and again. Every Peer then makes a new session
-	// at once. Default: what the operating system tells of its interfaces and
-	// addresses when Net is not set, and nothing when it is. An error ends the
-	// watch and is logged.
+	// at once. An error is logged, and it is called again after half a second, or
+	// twice the time after each further one, up to a minute; only the end of ctx,
+	// when the Node closes, ends the watch.
+	//
+	// Default: the operating system's network, or what FilterNet leaves of it, is
+	// watched; nothing is where Net is another. Then a Peer makes a new session
+	// when its address has gone, when its interface has come into another network,
+	// or when the default route leaves by another one. Other addresses, such as
+	// those of containers, are a reason to try a direct path beside a relay, and
+	// every path for a Peer that is in doubt or out of reach. Where the system tells
+	// of no changes (a sandbox without netlink) they are looked for every two
+	// seconds.
 	NetworkChanged func(ctx context.Context) error
+	// Time is the clock of the world: what envelopes, certificates, credentials and
+	// messages are dated by. It may be wrong, and may be set. How long something
+	// takes is never measured by it. Default: time.Now.
+	Time func() time.Time
 	// HTTPClient dials the signaling servers; its transport is the place for
 	// proxies and private certificate authorities. Default: signaling's own, which
 	// takes proxies from the environment.
@@ -137,6 +151,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Paths.RelayOnly && c.TURN == nil {
 		return c, &ConfigError{"Paths.RelayOnly", "needs a TURN"}
+	}
+	if c.Time == nil {
+		c.Time = time.Now
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -44,6 +44,9 @@ type conn interface {
 	// Path names the candidate types in use ("host", "srflx", "prflx",
 	// "relay"), empty before a pair was selected.
 	Path() (local, remote string)
+	// Base is the address of this machine at which the path begins, invalid
+	// when that is not known: of a socket that is bound to none.
+	Base() netip.Addr
 
 	// Read reads one frame into b. A longer frame is an error.
 	Read(b []byte) (int, error)

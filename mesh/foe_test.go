@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -90,6 +91,7 @@ func (c *line) Opened() <-chan struct{}      { return c.opened }
 func (c *line) Done() <-chan struct{}        { return c.done }
 func (c *line) RemoteCertificate() []byte    { return c.remote }
 func (c *line) Path() (local, remote string) { return "host", "host" }
+func (c *line) Base() netip.Addr             { return netip.Addr{} }
 
 func (c *line) AddCandidate(string) error {
 	c.mu.Lock()

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -754,6 +755,7 @@ func (*deadConn) Opened() <-chan struct{}                        { return nil }
 func (c *deadConn) Done() <-chan struct{}                        { return c.done }
 func (*deadConn) RemoteCertificate() []byte                      { return nil }
 func (*deadConn) Path() (local, remote string)                   { return "", "" }
+func (*deadConn) Base() netip.Addr                               { return netip.Addr{} }
 func (*deadConn) Read([]byte) (int, error)                       { return 0, io.EOF }
 func (*deadConn) Write([]byte) error                             { return io.ErrClosedPipe }
 func (*deadConn) Wait(context.Context) error                     { return nil }

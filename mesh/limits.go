@@ -73,11 +73,23 @@ const (
 
 	// maxSDP is the largest session description accepted, in bytes.
 	maxSDP = 16 << 10
-	// maxRemoteCandidates is how many candidates of one session's other side
-	// are used; further ones are ignored.
+	// maxRemoteCandidates is how many distinct candidates of one session's other
+	// side are used: the first ones. Further ones are ignored.
 	maxRemoteCandidates = 32
-	// maxCandidateLen bounds one candidate line, in bytes.
+	// What this side tells of fits in that: maxHostAddresses is how many of the
+	// machine's addresses are used for one session, each with a socket, and told of,
+	// maxTCPCandidates how many of them for TCP as well, maxReflexiveCandidates how
+	// many addresses are told that STUN servers have seen, and maxRelayCandidates
+	// how many of relays. The best ones are; further ones are not used.
+	maxHostAddresses       = 12
+	maxTCPCandidates       = 6
+	maxReflexiveCandidates = 10
+	maxRelayCandidates     = 4
+	// maxCandidateLen bounds one candidate line, in bytes; a longer one is ignored.
 	maxCandidateLen = 512
+	// maxListed is how many candidates one envelope may list. One with more is
+	// ignored.
+	maxListed = 1024
 	// maxReason bounds the text of a reject or a goodbye, in bytes.
 	maxReason = 200
 
@@ -210,6 +222,21 @@ const (
 	// networkPauseMost, until there was none for as long as that.
 	networkPause     = 200 * time.Millisecond
 	networkPauseMost = 5 * time.Second
+	// networkRetry is how long after a failure what tells of changes of the network
+	// is asked again; each further one doubles it, up to networkRetryMost.
+	networkRetry     = 500 * time.Millisecond
+	networkRetryMost = time.Minute
+	// networkPoll is how often the interfaces are looked at when nothing tells of
+	// changes, networkLook how often when something does: of routes it tells nothing.
+	// networkFollows is how long after a change they are looked at once more: the
+	// route comes after its address.
+	networkPoll    = 2 * time.Second
+	networkLook    = 10 * time.Second
+	networkFollows = time.Second
+	// clockLook is how often the clock of the world is compared with this process's.
+	clockLook = time.Second
+	// interfacesFresh is how old a list of the machine's interfaces may be.
+	interfacesFresh = time.Second
 	// shunFor is how long a Peer prefers other relays to one by which it did not
 	// get through; maxShunned is how many it remembers, further ones are not.
 	shunFor    = 30 * time.Second

@@ -593,8 +593,8 @@ func TestLimitCandidates(t *testing.T) {
 	})
 	fp := keys.Fingerprint{1}
 	sdp := describe(fp, 0) + strings.Repeat("a=candidate:1 1 udp 1 10.0.0.1 9 typ host\r\n", maxRemoteCandidates+1)
-	if _, err := decodeDescription((&descriptionBody{SDP: sdp, Fingerprint: fp}).encode()); !errors.Is(err, ErrProtocol) {
-		t.Errorf("a description with too many candidates: %v", err)
+	if _, err := decodeDescription((&descriptionBody{SDP: sdp, Fingerprint: fp}).encode()); err != nil {
+		t.Errorf("a description with many candidates: %v", err)
 	}
 	sdp = describe(fp, 0) + strings.Repeat("x", maxSDP)
 	if _, err := decodeDescription((&descriptionBody{SDP: sdp, Fingerprint: fp}).encode()); !errors.Is(err, ErrProtocol) {

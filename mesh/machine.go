@@ -28,6 +28,7 @@ type machine struct {
 	hinted    time.Time     // when a hint last began an attempt
 	direct    time.Time     // when a direct path is tried; zero is never
 	pause     time.Duration // before that
+	heard     time.Time     // when news last brought that forward
 }
 
 // step is what the loop has to do, in this order.

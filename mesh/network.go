@@ -2,83 +2,109 @@ package mesh
 
 import (
 	"context"
-	"errors"
-	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/pion/transport/v5"
-	"github.com/pion/transport/v5/netchange"
-	"github.com/pion/transport/v5/stdnet"
 )
 
-// loopbackOnly reports whether loopback addresses count as candidates: only when
-// there is no other interface, so that a machine without a network can still run
-// a mesh of its own and no other offers 127.0.0.1.
-func loopbackOnly(n transport.Net) (bool, error) {
+// nearOnly reports whether loopback addresses count as candidates: only when there
+// are none that lead further, so that a machine without a network can still run a
+// mesh of its own and no other offers 127.0.0.1. So do IPv6 addresses of a link, if
+// there are any.
+func nearOnly(n transport.Net) (loopback, link bool, err error) {
 	ifs, err := n.Interfaces()
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
-	for _, i := range ifs {
-		if i.Flags&net.FlagUp != 0 && i.Flags&net.FlagLoopback == 0 {
-			return false, nil
+	list, loopback := usableAddresses(ifs)
+	return loopback, loopback && slices.ContainsFunc(list, func(l located) bool { return l.addr.Zone() != "" }), nil
+}
+
+// watchHost watches the operating system's network, if the Node's is that and the
+// application does not tell of its changes.
+func (n *Node) watchHost() {
+	if h, ok := n.cfg.Net.(host); ok && n.nextChange == nil {
+		w := newHostWatch(h, n.log)
+		n.nextChange, n.closeNet = w.next, w.close
+	}
+}
+
+// asked returns what waits for Config.NetworkChanged. One that fails is called again
+// after a wait, which grows while it does.
+func (n *Node) asked() func(context.Context) (change, error) {
+	wait := networkRetry
+	return func(ctx context.Context) (change, error) {
+		for {
+			err := n.cfg.NetworkChanged(ctx)
+			switch {
+			case ctx.Err() != nil:
+				return change{}, context.Cause(ctx)
+			case err == nil:
+				wait = networkRetry
+				return change{all: true}, nil
+			}
+			n.log.Warn("changes of the network are not noticed for a while", "again", wait, "error", err)
+			if err := sleepUntil(ctx, time.Now().Add(wait)); err != nil {
+				return change{}, err
+			}
+			wait = min(2*wait, networkRetryMost)
 		}
 	}
-	return len(ifs) > 0, nil
 }
 
-// systemNet returns the operating system's network and what tells of its
-// changes, nil where that cannot be had.
-func systemNet(log *slog.Logger) (n transport.Net, changed func(context.Context) error, stop func() error, err error) {
-	d, err := netchange.NewDetector()
-	if err != nil {
-		log.Warn("changes of the network are not noticed", "error", err)
-		std, err := stdnet.NewNet()
-		return std, nil, nil, err
-	}
-	// The first check tells what is there, at once.
-	if _, err := d.Check(context.Background()); err != nil {
-		return nil, nil, nil, errors.Join(err, d.Close())
-	}
-	return d, func(ctx context.Context) error {
-		_, err := d.Check(ctx)
-		return err
-	}, d.Close, nil
-}
-
-// watchNetwork makes everything new when the network has changed. A path that
-// is not affected is replaced without a gap. Changes without end, as of a machine
-// that starts and ends containers, are acted on less and less often.
+// watchNetwork tells the Peers what changes about the network. What may concern
+// everything and does not end, as where an interface flaps, is acted on less and less
+// often.
 func (n *Node) watchNetwork() {
 	pause := networkPause
 	for {
 		quiet := time.Now()
-		if err := n.cfg.NetworkChanged(n.ctx); err != nil {
-			if n.ctx.Err() == nil {
-				n.log.Warn("changes of the network are not noticed any more", "error", err)
-			}
-			return
+		c, err := n.nextChange(n.ctx)
+		if err != nil {
+			return // the Node closes
 		}
-		if n.ctx.Err() != nil {
-			return
+		n.log.Info("the network has changed", "gone", addressList(c.gone), "new", addressList(c.fresh), "way", c.all || c.rerouted)
+		wide := c.all || c.rerouted
+		if wide || c.blind && len(c.gone) > 0 {
+			n.signaler.Refresh()
+		} else {
+			n.probe()
 		}
-		n.log.Info("the network has changed")
-		n.signaler.Refresh()
 		for _, p := range n.allPeers() {
-			p.post(p.networkChanged)
+			p.post(func() { p.networkChanged(&c) })
+		}
+		if !wide {
+			continue // the watch itself takes its time
 		}
 		if time.Since(quiet) >= networkPauseMost {
 			pause = networkPause
 		}
-		t := time.NewTimer(pause)
-		pause = min(2*pause, networkPauseMost)
-		select {
-		case <-t.C:
-		case <-n.ctx.Done():
+		if sleepUntil(n.ctx, time.Now().Add(pause)) != nil {
+			return
 		}
-		t.Stop()
+		pause = min(2*pause, networkPauseMost)
+	}
+}
+
+func addressList(list []located) []string {
+	var s []string
+	for _, l := range list {
+		s = append(s, l.addr.String())
+	}
+	return s
+}
+
+// networkChanged makes a new session when the present one may lead nowhere, and looks
+// for a better path when there is a chance of one.
+func (p *Peer) networkChanged(c *change) {
+	switch top := p.top(); {
+	case top != nil && c.breaks(top.conn.Base()), top == nil && (c.all || c.rerouted):
+		p.do(p.machine.wants(ReasonNetwork, p.busy()))
+	case len(c.fresh) > 0:
+		p.do(p.machine.news(time.Now(), p.busy()))
 	}
 }
 

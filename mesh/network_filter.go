@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/pion/transport/v5"
-	"github.com/pion/transport/v5/stdnet"
 )
 
 // NetFilter restricts a network. Zero fields restrict nothing.
@@ -36,7 +35,7 @@ var ErrNoAddress = errors.New("the network filter leaves no address")
 // their family that is not of the loopback interface, so that nothing leaves by an interface that is filtered out.
 // Signaling goes by Config.HTTPClient and is not affected.
 //
-// A Node with a Net does not watch the operating system's network: see
+// A Node watches what is left of the operating system's network, and no other: see
 // Config.NetworkChanged. The error is that of the operating system, or a
 // *ConfigError.
 func FilterNet(n transport.Net, f NetFilter) (transport.Net, error) {
@@ -44,25 +43,39 @@ func FilterNet(n transport.Net, f NetFilter) (transport.Net, error) {
 		return nil, &ConfigError{"NetFilter.MinPort", "and MaxPort are no range"}
 	}
 	if n == nil {
-		std, err := stdnet.NewNet()
-		if err != nil {
+		h := newHostNet()
+		if _, err := h.Interfaces(); err != nil {
 			return nil, fmt.Errorf("mesh: filter network: %w", err)
 		}
-		n = presentNet{std}
+		n = h
 	}
-	return &filteredNet{n, f}, nil
+	filtered := &filteredNet{n, f}
+	if h, ok := n.(host); ok {
+		return &filteredHost{filtered, h}, nil
+	}
+	return filtered, nil
 }
 
-// presentNet is the operating system's network with the interfaces and addresses of
-// now.
-type presentNet struct{ transport.Net }
+// filteredHost is what a filter leaves of the operating system's network.
+type filteredHost struct {
+	*filteredNet
+	host host
+}
 
-func (presentNet) Interfaces() ([]*transport.Interface, error) {
-	now, err := stdnet.NewNet()
-	if err != nil {
-		return nil, err
+func (n *filteredHost) refresh()                  { n.host.refresh() }
+func (n *filteredHost) shortOf() error            { return n.host.shortOf() }
+func (n *filteredHost) notices() (notices, error) { return n.host.notices() }
+
+// routes are those that are left. What would leave by another address leaves by the
+// one that sockets are bound to.
+func (n *filteredNet) routes() (list []netip.Addr) {
+	for _, a := range defaultRoutes(n.Net) {
+		if n.filter.Address != nil && !n.filter.Address(a) {
+			continue
+		}
+		list = append(list, a)
 	}
-	return now.Interfaces()
+	return list
 }
 
 // filteredNet is what FilterNet returns. What it does not override opens no socket

@@ -58,9 +58,11 @@ type Node struct {
 	cancel context.CancelCauseFunc
 	work   sync.WaitGroup // the dispatchers, the watchers, the Peers' loops
 	ended  chan struct{}
-	// closeNet ends the system's notices of changes; nil without.
-	closeNet func() error
-	lost     []error // of the Peers that Close ended
+	// nextChange blocks until the network has changed, nil for a network that does
+	// not; closeNet ends the system's notices of changes, nil without.
+	nextChange func(context.Context) (change, error)
+	closeNet   func() error
+	lost       []error // of the Peers that Close ended
 
 	mu       sync.Mutex
 	peers    map[string]*member
@@ -107,14 +109,9 @@ func Listen(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, fmt.Errorf("mesh: listen: %w", errors.Join(err, closeListener(cfg.TCPListener)))
 	}
 	if n.cfg.Net == nil {
-		var changed func(context.Context) error
-		if n.cfg.Net, changed, n.closeNet, err = systemNet(n.log); err != nil {
-			return nil, fmt.Errorf("mesh: listen: %w", errors.Join(err, closeListener(cfg.TCPListener)))
-		}
-		if n.cfg.NetworkChanged == nil {
-			n.cfg.NetworkChanged = changed
-		}
+		n.cfg.Net = newHostNet()
 	}
+	n.watchHost()
 	undo := func(err error) error {
 		if n.closeNet != nil {
 			err = errors.Join(err, n.closeNet())
@@ -128,7 +125,7 @@ func Listen(ctx context.Context, cfg Config) (*Node, error) {
 	}
 	client, err := signaling.NewClient(signaling.ClientConfig{
 		Identity: n.cfg.Identity, Mesh: n.cfg.Mesh, Instance: n.instance, URLs: n.cfg.Signaling,
-		HTTPClient: n.cfg.HTTPClient, Logger: n.log, Recorder: n.cfg.Recorder, Metrics: n.obs.ins,
+		HTTPClient: n.cfg.HTTPClient, Logger: n.log, Recorder: n.cfg.Recorder, Metrics: n.obs.ins, Time: n.cfg.Time,
 	})
 	if err != nil {
 		return nil, undo(errors.Join(signalingField(err), conns.Close()))
@@ -194,6 +191,9 @@ func newNode(cfg Config) (*Node, error) {
 	if n.stun, err = parseSTUN(cfg.STUN); err != nil {
 		return nil, err
 	}
+	if cfg.NetworkChanged != nil {
+		n.nextChange = n.asked()
+	}
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
 	return n, nil
 }
@@ -207,7 +207,8 @@ func (n *Node) run(c connector, s signaler) {
 	n.work.Go(n.dispatch)
 	n.work.Go(n.carry)
 	n.work.Go(n.watchTrust)
-	if n.cfg.NetworkChanged != nil {
+	n.work.Go(n.watchClock)
+	if n.nextChange != nil {
 		n.work.Go(n.watchNetwork)
 	}
 	if n.cfg.TURN != nil {
@@ -288,11 +289,12 @@ func (n *Node) leave(peers []*Peer) {
 }
 
 // certificate returns the DTLS certificate for a new session: one per Node,
-// renewed well before it ends.
+// renewed well before it ends. One from a time when the clock was ahead is not valid
+// yet for those whose clock is right.
 func (n *Node) certificate(now time.Time) (*keys.Certificate, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.cert == nil || now.Add(certificateAhead).After(n.cert.Leaf.NotAfter) {
+	if n.cert == nil || now.Add(certificateAhead).After(n.cert.Leaf.NotAfter) || now.Add(-freshness).Before(n.cert.Leaf.NotBefore) {
 		c, err := keys.NewCertificate(now)
 		if err != nil {
 			return nil, err
@@ -516,7 +518,7 @@ func (n *Node) watchTrust() {
 func (n *Node) recheck(p *Peer) {
 	ctx, cancel := context.WithTimeout(n.ctx, trustTimeout)
 	defer cancel()
-	err := checkTrust(ctx, n.cfg.Trust, keys.Claim{ID: p.id, Key: p.Key(), Time: time.Now()})
+	err := checkTrust(ctx, n.cfg.Trust, keys.Claim{ID: p.id, Key: p.Key(), Time: n.now()})
 	if err != nil && n.ctx.Err() == nil {
 		p.shut(goodbyeUntrusted, err)
 	}

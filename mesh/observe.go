@@ -17,6 +17,7 @@ import (
 // method is one thing that happens, so that the three never disagree.
 type observer struct {
 	agent string
+	now   func() time.Time // of the world
 	log   *slog.Logger
 	ins   *metrics.Instruments
 	rec   witness.Recorder
@@ -30,7 +31,7 @@ func newObserver(cfg *Config) (*observer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &observer{agent: cfg.Identity.ID(), log: cfg.Logger, ins: ins, rec: cfg.Recorder, quiet: cfg.Recorder == nil}, nil
+	return &observer{agent: cfg.Identity.ID(), now: cfg.Time, log: cfg.Logger, ins: ins, rec: cfg.Recorder, quiet: cfg.Recorder == nil}, nil
 }
 
 // event records an event about a peer.
@@ -38,7 +39,7 @@ func (o *observer) event(ctx context.Context, name witness.Name, peer string, se
 	if o.quiet {
 		return
 	}
-	o.rec.Record(ctx, witness.Event{Name: name, Time: time.Now(), AgentID: o.agent, PeerID: peer, Severity: sev, Metadata: meta})
+	o.rec.Record(ctx, witness.Event{Name: name, Time: o.now(), AgentID: o.agent, PeerID: peer, Severity: sev, Metadata: meta})
 }
 
 // sdpEvent records that a description was made or came in; of the SDP, which
@@ -47,7 +48,7 @@ func (o *observer) sdpEvent(ctx context.Context, name witness.Name, peer, hash s
 	if o.quiet {
 		return
 	}
-	o.rec.Record(ctx, witness.Event{Name: name, Time: time.Now(), AgentID: o.agent, PeerID: peer,
+	o.rec.Record(ctx, witness.Event{Name: name, Time: o.now(), AgentID: o.agent, PeerID: peer,
 		Severity: witness.Info, SDPHash: hash})
 }
 
@@ -234,7 +235,7 @@ func (o *observer) received(ctx context.Context, m *Message) {
 }
 
 func (o *observer) message(ctx context.Context, name witness.Name, peer string, m *Message) {
-	o.rec.Record(ctx, witness.Event{Name: name, Time: time.Now(), AgentID: o.agent, PeerID: peer, Severity: witness.Info,
+	o.rec.Record(ctx, witness.Event{Name: name, Time: o.now(), AgentID: o.agent, PeerID: peer, Severity: witness.Info,
 		TraceID: m.TraceID, Metadata: map[string]any{"id": m.ID, "sequence_num": m.SequenceNum, "performative": m.Performative}})
 }
 

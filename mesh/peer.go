@@ -46,6 +46,10 @@ type Peer struct {
 	watching atomic.Bool // the loop has a timer for acknowledgements
 	changes  changeLog
 
+	// agreed is the generation of the last session that carried messages: the other
+	// side knows it too, and makes no session below it.
+	agreed atomic.Uint64
+
 	mu         sync.Mutex
 	tried      []string       // sentences about what was tried, for DialError
 	distrusted error          // why the last answer that was not trusted was not
@@ -87,7 +91,7 @@ func newPeer(n *Node, id string, led *ledger, tenancy int) *Peer {
 		shun:    shunned{},
 	}
 	p.ctx, p.cancel = context.WithCancelCause(context.Background())
-	p.changes.add(Change{Time: time.Now(), From: StateConnecting, State: StateConnecting})
+	p.changes.add(Change{Time: n.now(), From: StateConnecting, State: StateConnecting})
 	return p
 }
 
@@ -117,7 +121,7 @@ func (p *Peer) Context() context.Context { return p.ctx }
 // Errors: *MessageError for an invalid message, ErrTooLarge, the context's
 // error, or one that matches net.ErrClosed.
 func (p *Peer) Send(ctx context.Context, m Message) error {
-	out, err := m.prepare(ctx, p.node.cfg.Identity.ID(), p.id, time.Now(), p.node.cfg.TraceID)
+	out, err := m.prepare(ctx, p.node.cfg.Identity.ID(), p.id, p.node.now(), p.node.cfg.TraceID)
 	if err == nil {
 		err = p.led.push(ctx, p.tenancy, &out)
 	}

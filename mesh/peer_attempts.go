@@ -62,23 +62,10 @@ func (p *Peer) newAttempt(o order, offerer bool, why Reason) *attempt {
 	return a
 }
 
-// lastKnown is the highest generation that the next one has to exceed. One from a
-// time when this machine's clock was ahead is forgotten: nobody took it, and
-// nobody would take a higher one.
-func (p *Peer) lastKnown() uint64 {
-	if p.lastGen > uint64(time.Now().Add(2*freshness).UnixMilli()) {
-		p.lastGen = 0
-		if n := len(p.sessions); n > 0 {
-			p.lastGen = p.sessions[n-1].order.generation
-		}
-	}
-	return p.lastGen
-}
-
 // startOffer begins an attempt with an offer of our own; beside is the session in use
 // if it is for a standby.
 func (p *Peer) startOffer(why Reason, beside *session) {
-	p.lastGen = max(p.lastKnown()+1, uint64(time.Now().UnixMilli()))
+	p.lastGen = max(p.lastKnown()+1, p.node.generation())
 	a := p.newAttempt(order{p.lastGen, p.node.cfg.Identity.PublicKey()}, true, why)
 	a.beside = beside
 	address := p.address()

@@ -146,6 +146,11 @@ func (p *Peer) assess(now time.Time, top *session) {
 	if why == ReasonSilence && now.Sub(top.answered()) < p.machine.recovery.SuspectAfter {
 		return
 	}
+	p.suspect(top, why)
+}
+
+// suspect doubts a session.
+func (p *Peer) suspect(top *session, why Reason) {
 	top.doubted.Store(true)
 	p.doubtRelay(top)
 	p.dropDirect()
@@ -196,6 +201,9 @@ func (p *Peer) top() *session {
 // setTop tells the other goroutines which session is the highest.
 func (p *Peer) setTop() {
 	top := p.top()
+	if top != nil {
+		p.agreed.Store(top.order.generation)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.way = top
@@ -234,7 +242,7 @@ func (p *Peer) do(st step) {
 
 // tell reports to the application, the log, the recorder and the instruments.
 func (p *Peer) tell(r report) {
-	c := Change{Time: time.Now(), From: r.from, State: r.to, Reason: r.reason,
+	c := Change{Time: p.node.now(), From: r.from, State: r.to, Reason: r.reason,
 		Attempt: r.attempt, Wait: r.wait, Err: p.lastErr}
 	if top := p.top(); top != nil && r.to.carries() {
 		c.Path = top.path()
@@ -272,9 +280,6 @@ func (p *Peer) settle(err error) {
 		return over
 	})
 }
-
-// networkChanged makes a new session: the present one may lead nowhere.
-func (p *Peer) networkChanged() { p.do(p.machine.wants(ReasonNetwork, p.busy())) }
 
 // hinted takes an unverified sign that the other side, or the way to it, is
 // back.

@@ -198,7 +198,7 @@ func (p *Peer) checkRelay(now time.Time) {
 			*when = time.Time{}
 			return
 		}
-		switch at, ok := outdated(p.ranked, *used, now); {
+		switch at, ok := outdated(p.ranked, *used, now, p.node.now()); {
 		case !ok:
 			*when = time.Time{}
 		case when.IsZero() || at.Before(*when):
@@ -227,8 +227,9 @@ func pointless(ranked []turn.Relay, used *turn.Relay) bool {
 // outdated reports whether what is made with a relay should be made anew, and when:
 // within a few seconds when the relay is no longer offered, and within the first half
 // of what is left of its credential when there is a newer one, or renewMost; at random, so that not
-// every session moves at one instant.
-func outdated(ranked []turn.Relay, used turn.Relay, now time.Time) (at time.Time, yes bool) {
+// every session moves at one instant. The credential ends by the clock of the world, which
+// may be wrong; the time that is returned is this process's.
+func outdated(ranked []turn.Relay, used turn.Relay, now, world time.Time) (at time.Time, yes bool) {
 	server := used.Server()
 	var same *turn.Relay
 	for i := range ranked {
@@ -244,7 +245,7 @@ func outdated(ranked []turn.Relay, used turn.Relay, now time.Time) (at time.Time
 	case used.Expires.IsZero() || same.URL != used.URL || same.Username == used.Username && same.Password == used.Password:
 		return time.Time{}, false
 	}
-	left := used.Expires.Round(0).Sub(now.Round(0)) // by the wall clock, which may be wrong
+	left := used.Expires.Round(0).Sub(world.Round(0))
 	return now.Add(spread(min(left/2, renewMost))), true
 }
 

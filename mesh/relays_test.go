@@ -131,8 +131,8 @@ func TestOutdatedRelay(t *testing.T) {
 		{[]turn.Relay{other, newer}, 30 * time.Minute},
 		{ranking("a!"), 30 * time.Minute},
 	} {
-		at, yes := outdated(c.ranked, used, now)
-		if late, yes := outdated(c.ranked, ahead, now); yes && late.After(now.Add(renewMost)) {
+		at, yes := outdated(c.ranked, used, now, now)
+		if late, yes := outdated(c.ranked, ahead, now, now); yes && late.After(now.Add(renewMost)) {
 			t.Errorf("%d: %v", i, late.Sub(now))
 		}
 		if yes != (c.most >= 0) || yes && (at.Before(now) || at.After(now.Add(c.most))) {

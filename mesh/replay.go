@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"slices"
 	"time"
 
 	"github.com/infrafabric/agentmesh/keys"
@@ -31,7 +32,7 @@ type nonces struct {
 
 type nonceEnd struct {
 	nonce [16]byte
-	at    time.Time
+	at    time.Time // of the world: when the envelope is stale
 }
 
 func newReplayMemory() *replayMemory {
@@ -63,7 +64,7 @@ func (r *replayMemory) remember(now time.Time, key keys.PublicKey, nonce [16]byt
 	if n == nil {
 		if len(r.keys) >= maxNonceKeys {
 			for k := range r.keys {
-				r.expire(now, k)
+				r.sweep(now, k)
 			}
 			if len(r.keys) >= maxNonceKeys {
 				return replayFull
@@ -73,12 +74,36 @@ func (r *replayMemory) remember(now time.Time, key keys.PublicKey, nonce [16]byt
 		r.keys[key] = n
 	}
 	if len(n.seen) >= maxNonces {
-		return replayFull
+		if r.sweep(now, key); len(n.seen) >= maxNonces {
+			return replayFull
+		}
+		r.keys[key] = n
 	}
 	n.seen[nonce] = hash
 	// Its time lies at most a window from now, so it is fresh for at most two.
 	n.until = append(n.until, nonceEnd{nonce, written.Add(freshness)})
 	return replayNew
+}
+
+// sweep makes room: it forgets what would be refused by its time now, whatever its
+// place. That is what came while the clock was ahead, too, which would keep what is
+// behind it for as long as it was. It may become fresh once more; then it begins a
+// negotiation that nobody goes on with.
+func (r *replayMemory) sweep(now time.Time, key keys.PublicKey) {
+	n := r.keys[key]
+	if n == nil {
+		return
+	}
+	n.until = slices.DeleteFunc(n.until, func(e nonceEnd) bool {
+		gone := now.After(e.at) || e.at.After(now.Add(2*freshness))
+		if gone {
+			delete(n.seen, e.nonce)
+		}
+		return gone
+	})
+	if len(n.until) == 0 {
+		delete(r.keys, key)
+	}
 }
 
 // expire forgets what is stale by now. Arrival order is nearly the order of

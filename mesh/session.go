@@ -115,7 +115,7 @@ func (s *session) handshake(ctx context.Context) (*helloBody, error) {
 		}
 	})
 	defer stop()
-	err := s.checkCertificate(time.Now())
+	err := s.checkCertificate(s.node.now())
 	s.node.obs.certificate(ctx, s.bind.remote, err)
 	if err != nil {
 		return nil, err

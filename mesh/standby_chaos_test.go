@@ -64,7 +64,7 @@ func TestStandbyChaos(t *testing.T) {
 					case 1:
 						x.post(func() { x.promote(ReasonSilence) })
 					case 2:
-						x.post(x.networkChanged)
+						x.post(func() { x.networkChanged(&change{all: true}) })
 					case 3:
 						if down < 0 {
 							down = r.IntN(2)

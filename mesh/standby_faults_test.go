@@ -416,7 +416,7 @@ func TestStandbyWhenTheOtherMoves(t *testing.T) {
 		if !holds(t, p) || !holds(t, q) {
 			t.Fatal("there is no standby session")
 		}
-		q.post(q.networkChanged)
+		q.post(func() { q.networkChanged(&change{all: true}) })
 		time.Sleep(6 * time.Second)
 		if s := look(t, p, func() []string { return p.shun.list(time.Now()) }); len(s) > 0 || !holds(t, p) {
 			t.Errorf("shunned %v, standby %v", s, holds(t, p))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -100,26 +99,16 @@ func families(n transport.Net) (four, six bool) {
 	if n == nil {
 		return true, true
 	}
-	loopback, err := loopbackOnly(n)
-	if err != nil {
-		return true, true
-	}
 	ifs, err := n.Interfaces()
 	if err != nil {
 		return true, true
 	}
-	for _, i := range ifs {
-		addrs, err := i.Addrs()
-		if err != nil || i.Flags&net.FlagUp == 0 || i.Flags&net.FlagLoopback != 0 && !loopback {
+	list, _ := usableAddresses(ifs)
+	for _, l := range list {
+		if l.addr.IsLinkLocalUnicast() {
 			continue
 		}
-		for _, a := range addrs {
-			ip, ok := addressOf(a)
-			if !ok || ip.IsLinkLocalUnicast() {
-				continue
-			}
-			four, six = four || ip.Is4(), six || ip.Is6()
-		}
+		four, six = four || l.addr.Is4(), six || l.addr.Is6()
 	}
 	return four, six
 }

@@ -7,7 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"strings"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -67,7 +67,7 @@ type apiKind struct {
 
 func newWebRTCConnector(cc connectorConfig) (*webrtcConnector, error) {
 	var se webrtc.SettingEngine
-	se.SetNet(bufferedNet{cc.net})
+	se.SetNet(gatherNet{bufferedNet{cc.net}})
 	se.LoggerFactory = pionLogs{cc.log}
 	se.DetachDataChannels()
 	se.EnableSctpSnap(true)
@@ -156,7 +156,7 @@ func (w *webrtcConnector) Close() error {
 }
 
 func (w *webrtcConnector) New(cert *keys.Certificate, o connOptions) (conn, error) {
-	loopback, err := loopbackOnly(w.net)
+	loopback, link, err := nearOnly(w.net)
 	if err != nil {
 		return nil, fmt.Errorf("interfaces: %w", err)
 	}
@@ -196,6 +196,8 @@ func (w *webrtcConnector) New(cert *keys.Certificate, o connOptions) (conn, erro
 		ch:         ch,
 		low:        make(chan struct{}, 1),
 		candidates: make(chan string, maxRemoteCandidates),
+		local:      newLocalCandidates(),
+		onLink:     link && !o.relayOnly,
 		gathered:   make(chan struct{}),
 		opened:     make(chan struct{}),
 		done:       make(chan struct{}),
@@ -230,8 +232,10 @@ func (w *webrtcConnector) New(cert *keys.Certificate, o connOptions) (conn, erro
 type webrtcConn struct {
 	pc  *webrtc.PeerConnection
 	ch  *webrtc.DataChannel
-	way *relayWay     // to the relay; nil for none
-	low chan struct{} // capacity 1: the queue fell to the low-water mark
+	way *relayWay // to the relay; nil for none
+	// onLink says that there are no addresses that lead further than a link.
+	onLink bool
+	low    chan struct{} // capacity 1: the queue fell to the low-water mark
 
 	candidates chan string
 	gathered   chan struct{}
@@ -248,8 +252,9 @@ type webrtcConn struct {
 	closeErr   error
 
 	mu        sync.Mutex
-	described bool     // the local description was handed out
-	pending   []string // candidates found before that
+	described bool             // the local description was handed out
+	pending   []string         // candidates found before that
+	local     *localCandidates // that the other side is told of
 	gatherEnd bool
 
 	raw io.ReadWriteCloser // set before opened is closed
@@ -292,9 +297,11 @@ func (c *webrtcConn) onCandidate(cand *webrtc.ICECandidate) {
 	c.trickle(value)
 }
 
-// trickle hands a candidate out; beyond what the other side would take it is
-// dropped.
+// trickle hands a candidate out that the other side is to be told of and was not.
 func (c *webrtcConn) trickle(candidate string) {
+	if tell, known := c.local.place(candidate); !tell || known {
+		return
+	}
 	select {
 	case c.candidates <- candidate:
 	default:
@@ -312,6 +319,7 @@ func (c *webrtcConn) describe(ctx context.Context) (string, error) {
 	case <-ctx.Done():
 		return "", context.Cause(ctx)
 	}
+	links := c.links()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	d := c.pc.LocalDescription()
@@ -319,17 +327,31 @@ func (c *webrtcConn) describe(ctx context.Context) (string, error) {
 		return "", net.ErrClosed
 	}
 	c.described = true
-	sdp := withoutRelated(d.SDP)
+	sdp := c.local.description(withoutRelated(d.SDP) + linkCandidates(links))
 	for _, p := range c.pending {
-		if !strings.Contains(sdp, strings.TrimPrefix(p, "candidate:")) {
-			c.trickle(p)
-		}
+		c.trickle(p)
 	}
 	c.pending = nil
 	if c.gatherEnd {
 		close(c.candidates)
 	}
 	return sdp, nil
+}
+
+// links are the sockets at IPv6 addresses of a link. pion has them and tells nobody
+// (RFC 8445 §5.1.1.1), which is right where there are other addresses.
+func (c *webrtcConn) links() (list []netip.AddrPort) {
+	if !c.onLink {
+		return nil
+	}
+	for _, s := range c.pc.GetStats() {
+		if l, ok := s.(webrtc.ICECandidateStats); ok && l.Type == webrtc.StatsTypeLocalCandidate && l.Protocol == "udp" {
+			if a, err := netip.ParseAddr(l.IP); err == nil && a.Is6() && a.IsLinkLocalUnicast() {
+				list = append(list, netip.AddrPortFrom(a, uint16(l.Port)))
+			}
+		}
+	}
+	return list
 }
 
 func (c *webrtcConn) Offer(ctx context.Context) (string, error) {
@@ -391,6 +413,20 @@ func (c *webrtcConn) Path() (local, remote string) {
 		return "", ""
 	}
 	return p.Local.Typ.String(), p.Remote.Typ.String()
+}
+
+// Base knows the addresses of host candidates only: the sockets to STUN servers and
+// relays are bound to none in particular.
+func (c *webrtcConn) Base() netip.Addr {
+	p, err := c.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
+	if err != nil || p == nil || p.Local.Typ != webrtc.ICECandidateTypeHost {
+		return netip.Addr{}
+	}
+	a, err := netip.ParseAddr(p.Local.Address)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return a
 }
 
 func (c *webrtcConn) Read(b []byte) (int, error) {
