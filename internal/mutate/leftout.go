@@ -18,7 +18,7 @@ func (w *finder) leftOut(n ast.Node) bool {
 	case *ast.Field:
 		return true // types and tags
 	case *ast.ExprStmt:
-		return w.tells(n)
+		return w.tells(n) || w.panics(n)
 	case *ast.DeferStmt:
 		return w.tells(n) || w.freesOnly(n.Call)
 	case *ast.CompositeLit:
@@ -86,12 +86,26 @@ func ofObserver(o types.Object) bool {
 	return ok && named.Obj().Name() == "observer"
 }
 
+// panics says whether s speaks of our own mistakes.
+func (w *finder) panics(s *ast.ExprStmt) bool {
+	c, ok := s.X.(*ast.CallExpr)
+	return ok && w.builtin(c.Fun, "panic")
+}
+
+func (w *finder) builtin(f ast.Expr, names ...string) bool {
+	id, ok := f.(*ast.Ident)
+	if !ok || !slices.Contains(names, id.Name) {
+		return false
+	}
+	_, ok = w.s.info.Uses[id].(*types.Builtin)
+	return ok
+}
+
 // texts says whether a call makes text for people, panics or makes room.
 func (w *finder) texts(c *ast.CallExpr) bool {
 	switch fun := c.Fun.(type) {
 	case *ast.Ident:
-		_, builtin := w.s.info.Uses[fun].(*types.Builtin)
-		return builtin && (fun.Name == "panic" || fun.Name == "make")
+		return w.builtin(fun, "panic", "make")
 	case *ast.SelectorExpr:
 		o := w.s.info.Uses[fun.Sel]
 		if o == nil || o.Pkg() == nil {

@@ -23,6 +23,7 @@ type options struct {
 	least    float64
 	list     bool
 	at       string
+	patience time.Duration
 }
 
 func main() {
@@ -36,6 +37,7 @@ func main() {
 	flag.Float64Var(&o.least, "least", 90, "fail when fewer percent are noticed")
 	flag.BoolVar(&o.list, "list", false, "print the sample and run nothing")
 	flag.StringVar(&o.at, "at", "", "of the sample only those at file:line, or file:line:column")
+	flag.DurationVar(&o.patience, "patience", 10*time.Second, "how long tests may take beyond five times of what they take")
 	flag.Parse()
 	root, err := os.Getwd()
 	if err == nil {
@@ -79,7 +81,7 @@ func mutate(ctx context.Context, w io.Writer, root string, o options) error {
 		return err
 	}
 	defer os.RemoveAll(work)
-	b := &bench{root: root, work: work, jobs: o.jobs}
+	b := &bench{root: root, work: work, jobs: o.jobs, patience: o.patience}
 	suites, err := b.suites(ctx, w, drawn)
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ type mutant struct {
 	from, to int
 	with     string
 	what     string // what is there, when no bytes are replaced
+	inside   bool   // of a function
 	line     int
 	column   int
 }

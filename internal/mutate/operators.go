@@ -5,6 +5,7 @@ import (
 	"go/constant"
 	"go/token"
 	"go/types"
+	"slices"
 	"strings"
 )
 
@@ -109,8 +110,19 @@ func (w *finder) source(n ast.Node) string {
 
 func (w *finder) add(operator string, from, to token.Pos, with string) {
 	at := w.s.fset.Position(from)
-	w.found = append(w.found, mutant{source: w.s, file: w.f, operator: operator,
+	w.found = append(w.found, mutant{source: w.s, file: w.f, operator: operator, inside: w.inside(),
 		from: at.Offset, to: w.s.fset.Position(to).Offset, with: with, line: at.Line, column: at.Column})
+}
+
+// inside says whether what is looked at is part of a function.
+func (w *finder) inside() bool {
+	return slices.ContainsFunc(w.stack, func(n ast.Node) bool {
+		switch n.(type) {
+		case *ast.FuncDecl, *ast.FuncLit:
+			return true
+		}
+		return false
+	})
 }
 
 func (w *finder) condition(c ast.Expr) {
@@ -150,9 +162,9 @@ func (w *finder) empty(d *ast.FuncDecl) {
 	if len(d.Body.List) == 1 && len(zeros) > 0 {
 		return // what it returns is changed by itself
 	}
-	at := d.Body.Lbrace + 1
-	w.add("empty", at, at, " return "+strings.Join(zeros, ", ")+"; ")
-	w.found[len(w.found)-1].what = d.Name.Name
+	w.add("empty", d.Body.Lbrace+1, d.Body.Lbrace+1, " return "+strings.Join(zeros, ", ")+"; ")
+	m := &w.found[len(w.found)-1]
+	m.what, m.inside = d.Name.Name, true
 }
 
 func fields(l *ast.FieldList) []*ast.Field {

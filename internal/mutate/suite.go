@@ -40,13 +40,13 @@ func (p position) before(q position) bool {
 	return p.line < q.line || p.line == q.line && p.column < q.column
 }
 
-func (b block) holds(p position) bool { return !p.before(b.from) && p.before(b.to) }
-
 // bench runs commands of the module.
 type bench struct {
 	root string
 	work string // for binaries and profiles
 	jobs int
+	// patience is what tests may take beyond five times of what they take.
+	patience time.Duration
 }
 
 // build compiles the tests of dir into the named file.
@@ -75,6 +75,7 @@ func (b *bench) run(ctx context.Context, dir, binary string, most time.Duration,
 	line := []string{"-c", script, "sh", strconv.Itoa(maxMemory), seconds, binary, "-test.timeout=0"}
 	cmd := exec.CommandContext(ctx, "sh", append(line, args...)...)
 	cmd.Dir = filepath.Join(b.root, dir)
+	cmd.Env = append(os.Environ(), "GOCOVERDIR="+b.work) // for programs that tests start, which complain otherwise
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
@@ -172,18 +173,29 @@ func parseProfile(text []byte, s *source) (all, ran map[string][]block, err erro
 // reaching are the tests that run the place of the change, quick ones first. Code
 // outside of functions has no coverage; all tests reach it.
 func (u *suite) reaching(m mutant) []test {
-	at := position{m.line, m.column}
-	holds := func(b block) bool { return b.holds(at) }
-	if !slices.ContainsFunc(u.blocks[m.file.name], holds) {
+	b, known := u.block(m)
+	if !known {
 		return u.tests
 	}
 	var reach []test
 	for _, t := range u.tests {
-		if slices.ContainsFunc(t.reaches[m.file.name], holds) {
+		if slices.Contains(t.reaches[m.file.name], b) {
 			reach = append(reach, t)
 		}
 	}
 	return reach
+}
+
+// block is the stretch of code with the change: the last that begins before it,
+// because what chooses between cases is in none.
+func (u *suite) block(m mutant) (last block, known bool) {
+	at := position{m.line, m.column}
+	for _, b := range u.blocks[m.file.name] {
+		if m.inside && !at.before(b.from) && (!known || !b.from.before(last.from)) {
+			last, known = b, true
+		}
+	}
+	return last, known
 }
 
 // batches cuts the tests into runs of growing length, so that most changes are

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"sync"
-	"time"
 )
 
 // verdict is what became of a change.
@@ -44,7 +43,7 @@ func (b *bench) try(ctx context.Context, m mutant, suites []*suite, id int) (ver
 		}
 		for _, batch := range batches(tests) {
 			var names []string
-			most := 10 * time.Second
+			most := b.patience
 			for _, t := range batch {
 				names = append(names, t.name)
 				most += 5 * t.lasts
