@@ -233,9 +233,10 @@ func (c *ServerConfig) checkPeers() error {
 
 func (c *ServerConfig) checkLimits() error {
 	for _, f := range []struct {
-		name                       string
-		value                      *int
-		otherwise, lowest, highest int
+		name              string
+		value             *int
+		otherwise, lowest int
+		highest           int64 // more than an int has where that has 32 bits
 	}{
 		{"MaxAllocations", &c.MaxAllocations, 4096, 1, 1_000_000},
 		{"MaxAllocationsPerUser", &c.MaxAllocationsPerUser, 256, 1, 1_000_000},
@@ -246,7 +247,7 @@ func (c *ServerConfig) checkLimits() error {
 		if *f.value == 0 {
 			*f.value = f.otherwise
 		}
-		if *f.value < f.lowest || *f.value > f.highest {
+		if *f.value < f.lowest || int64(*f.value) > f.highest {
 			return &ConfigError{"ServerConfig." + f.name, fmt.Sprintf("is %d, not from %d to %d", *f.value, f.lowest, f.highest)}
 		}
 	}
