@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -210,7 +211,7 @@ func TestTCPListenerOutlivesShortage(t *testing.T) {
 			t.Fatalf("%v after %v", err, took)
 		}
 		c.Close()
-		short.left = 1 << 40
+		short.left = math.MaxInt
 		time.AfterFunc(time.Minute, func() { l.Close() })
 		began = time.Now()
 		if _, err := l.Accept(); err == nil || time.Since(began) != time.Minute {
