@@ -39,7 +39,7 @@ type answer struct {
 
 // both asks for both families. If only one has answered in time, rest waits for the
 // other; otherwise it is nil.
-func (r *Resolver) both(ctx context.Context, host string) (addrs []netip.Addr, err error, rest func() ([]netip.Addr, error)) {
+func (r *Resolver) both(ctx context.Context, host string) (addrs []netip.Addr, rest func() ([]netip.Addr, error), err error) {
 	answers := make(chan answer, 2)
 	for _, network := range []string{"ip4", "ip6"} {
 		r.wg.Go(func() {
@@ -67,7 +67,7 @@ func (r *Resolver) both(ctx context.Context, host string) (addrs []netip.Addr, e
 		if err2 == nil {
 			err = nil
 		}
-		return merge(nil, second), err, nil
+		return merge(nil, second), nil, err
 	}
 	grace := time.NewTimer(graceFor)
 	defer grace.Stop()
@@ -75,7 +75,7 @@ func (r *Resolver) both(ctx context.Context, host string) (addrs []netip.Addr, e
 	case a := <-answers:
 		return merge(first, a.addrs), nil, nil
 	case <-grace.C:
-		return merge(first, nil), nil, next
+		return merge(first, nil), next, nil
 	}
 }
 

@@ -200,7 +200,7 @@ func (n *name) result(host string, err error) ([]netip.Addr, error) {
 func (r *Resolver) run(n *name) {
 	ctx, cancel := context.WithTimeout(r.ctx, lookupTimeout)
 	defer cancel()
-	addrs, err, rest := r.both(ctx, n.host)
+	addrs, rest, err := r.both(ctx, n.host)
 	r.answered(n, addrs, err, rest != nil)
 	if rest != nil {
 		more, _ := rest()
