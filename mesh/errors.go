@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -13,7 +14,8 @@ import (
 var (
 	// ErrSelf: an agent dialled its own name.
 	ErrSelf = errors.New("an agent cannot dial itself")
-	// ErrTooLarge: the message exceeds MaxMessage or the send window.
+	// ErrTooLarge: the message exceeds MaxMessage or the send window. The error
+	// is a *TooLargeError.
 	ErrTooLarge = errors.New("message too large")
 	// ErrUntrusted: the trust policy did not say yes to the other side's key.
 	ErrUntrusted = errors.New("not trusted")
@@ -52,6 +54,20 @@ type MessageError struct {
 }
 
 func (e *MessageError) Error() string { return fmt.Sprintf("message: %s %s", e.Field, e.Reason) }
+
+// TooLargeError says which limit a message exceeds. It matches ErrTooLarge.
+type TooLargeError struct {
+	What  string // which limit: "MaxMessage", "MaxMessageJSON", or whose window
+	Size  int    // bytes of the message, counted as the limit counts
+	Limit int    // bytes
+}
+
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("%v: %d bytes, more than the %d of %s", ErrTooLarge, e.Size, e.Limit, e.What)
+}
+
+// Is makes the error match ErrTooLarge.
+func (e *TooLargeError) Is(target error) bool { return target == ErrTooLarge }
 
 // VersionError says that the two sides speak different versions of a format.
 type VersionError struct {
@@ -116,6 +132,20 @@ func (e *closedError) Unwrap() []error {
 		return []error{net.ErrClosed}
 	}
 	return []error{net.ErrClosed, e.cause}
+}
+
+// Is makes the error match ErrProtocol: who speaks another version breaks the rules
+// of this one.
+func (e *VersionError) Is(target error) bool { return target == ErrProtocol }
+
+// contextError is what a call returns because its context has ended: it matches
+// the context's error and its cause.
+func contextError(ctx context.Context) error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if cause == nil || errors.Is(cause, err) {
+		return cause
+	}
+	return fmt.Errorf("%w: %w", err, cause)
 }
 
 // protocolErrorf makes an error that matches ErrProtocol.

@@ -340,7 +340,7 @@ func (w *foeEnd) greet(change ...func(*helloBody)) *helloBody {
 func (w *foeEnd) hello(id *keys.Identity, change ...func(*helloBody)) []byte {
 	w.t.Helper()
 	h := helloBody{FromInstance: w.bind.localInst, ToInstance: w.bind.remoteInst, Offer: w.bind.offer, Answer: w.bind.answer,
-		OwnCert: w.bind.localCert, PeerCert: w.bind.remoteCert, Window: minWindow}
+		OwnCert: w.bind.localCert, PeerCert: w.bind.remoteCert, Window: minWindow, Credit: minWindow}
 	for _, c := range change {
 		c(&h)
 	}

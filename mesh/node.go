@@ -208,10 +208,15 @@ func (n *Node) Accept(ctx context.Context) (*Peer, error) {
 		return nil, fmt.Errorf("mesh: accept: %w", ErrHandler)
 	}
 	select {
+	case p := <-n.accepted: // first, whatever else is the case
+		return p, nil
+	default:
+	}
+	select {
 	case p := <-n.accepted:
 		return p, nil
 	case <-ctx.Done():
-		return nil, fmt.Errorf("mesh: accept: %w", context.Cause(ctx))
+		return nil, fmt.Errorf("mesh: accept: %w", contextError(ctx))
 	case <-n.ctx.Done():
 		return nil, fmt.Errorf("mesh: accept: %w", net.ErrClosed)
 	}
@@ -220,6 +225,10 @@ func (n *Node) Accept(ctx context.Context) (*Peer, error) {
 // Close leaves the mesh: it closes every Peer and waits for everything the
 // Node started. Messages that were not acknowledged as delivered are reported
 // as *UndeliveredError values, joined. Calling it again returns the same.
+//
+// It waits for Handlers that run. Called by a Handler it begins to close, does not
+// wait for anything, and returns nil; a call from elsewhere waits and says what was
+// not delivered.
 func (n *Node) Close() error {
 	n.mu.Lock()
 	first := !n.closed
@@ -229,6 +238,12 @@ func (n *Node) Close() error {
 		peers = append(peers, m.peer)
 	}
 	n.mu.Unlock()
+	if inHandler() {
+		if first {
+			go n.leave(peers) // ends with the Node, when the Handler has returned
+		}
+		return nil
+	}
 	if first {
 		n.leave(peers)
 	}
