@@ -47,7 +47,10 @@ type Config struct {
 	// Handler, when set, takes every incoming message instead of Receive. It
 	// is called from one goroutine per Peer, in order, and a message counts as
 	// delivered when it returns, so a slow handler holds its sender back. ctx
-	// ends when the Peer closes. It must not call the Peer's Close.
+	// ends when the Peer closes; Send with it when answering. Close, of a Peer or of
+	// the Node, does not wait when a Handler calls it. A panic is not recovered: it ends
+	// the process. A Handler that ends its goroutine instead of returning
+	// (runtime.Goexit) closes its Peer with ErrHandlerExit.
 	Handler func(ctx context.Context, p *Peer, m Message)
 
 	// Window is how many bytes of messages are kept for one peer at most, in

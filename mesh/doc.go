@@ -187,10 +187,12 @@
 //	[version uint 1, from instance bstr 16, to instance bstr 16,
 //	 offer hash bstr 32, answer hash bstr 32,
 //	 own certificate bstr 32, certificate seen bstr 32 (SHA-256 of the DER),
-//	 window uint, state uint, [* position], relay tstr, [* ability tstr]]
+//	 window uint, credit uint, state uint, [* position], relay tstr, [* ability tstr]]
 //
 // and its signature is over [keys.Statement]{Domain: "agentmesh/v1 hello", Mesh,
-// From, To, Body}. Window is the credit of a flow that no position names.
+// From, To, Body}. Window is the author's: a record that counts for more bytes cannot
+// travel to it. Credit is that of a flow that no position names, at most the window: an
+// instance shares it with what former ones sent and nobody has taken yet.
 // State names the memory that the positions come from: a flow that they do not
 // name is one from which nothing had come if the state is that of the last
 // hello, and one whose position was forgotten if it is another. Relay is the host of the

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -148,6 +149,20 @@ func (e *closedError) Unwrap() []error {
 		return []error{net.ErrClosed}
 	}
 	return []error{net.ErrClosed, e.cause}
+}
+
+// Is makes the error match ErrProtocol: who speaks another version breaks the rules
+// of this one.
+func (e *VersionError) Is(target error) bool { return target == ErrProtocol }
+
+// contextError is what a call returns because its context has ended: it matches
+// the context's error and its cause.
+func contextError(ctx context.Context) error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if cause == nil || errors.Is(cause, err) {
+		return cause
+	}
+	return fmt.Errorf("%w: %w", err, cause)
 }
 
 // protocolErrorf makes an error that matches ErrProtocol.

@@ -18,6 +18,8 @@ import (
 	"github.com/infrafabric/agentmesh/internal/virtual"
 	"github.com/infrafabric/agentmesh/signaling"
 	"github.com/infrafabric/agentmesh/witness"
+
+	"golang.org/x/mod/sumdb/tlog"
 )
 
 // TestCloseBeforeAcknowledgement: a Peer is closed while the acknowledgement of
@@ -797,7 +799,7 @@ func deadSession(p *Peer, generation uint64, instance byte) *session {
 }
 
 func helloOf(s *session) *helloBody {
-	return &helloBody{FromInstance: s.bind.remoteInst, Window: DefaultWindow, State: 1}
+	return &helloBody{FromInstance: s.bind.remoteInst, Window: DefaultWindow, Credit: DefaultWindow, State: 1}
 }
 
 // TestConnectionDiesAtHello: a connection dies between its hello and the Peer
@@ -920,7 +922,7 @@ func TestAcknowledgeAfterReplacement(t *testing.T) {
 		}
 		for i := range byte(2) {
 			s := deadSession(p, uint64(i)+1, i+1)
-			if _, _, err := p.led.attach(s, helloOf(s)); err != nil {
+			if _, err := p.led.attach(s, helloOf(s)); err != nil {
 				t.Fatal(err)
 			}
 			take(s)
@@ -945,7 +947,7 @@ func TestPartOfABatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := stillPeer(t)
 		s := deadSession(p, 1, 1)
-		if _, _, err := p.led.attach(s, helloOf(s)); err != nil {
+		if _, err := p.led.attach(s, helloOf(s)); err != nil {
 			t.Fatal(err)
 		}
 		got := make(chan error, 1)
@@ -954,7 +956,9 @@ func TestPartOfABatch(t *testing.T) {
 			got <- err
 		}()
 		synctest.Wait()
-		err := p.led.accept(s, []Message{{SequenceNum: 1, Signature: &Signature{}}, {SequenceNum: 3}}, [][]byte{{1}, {1}})
+		leaves := make([]tlog.Hash, 2)
+		err := p.led.accept(s, []Message{{SequenceNum: 1, Signature: &Signature{leaves: leaves}},
+			{SequenceNum: 3, Signature: &Signature{Index: 1, leaves: leaves}}}, [][]byte{{1}, {1}})
 		if !errors.Is(err, ErrProtocol) {
 			t.Errorf("a gap: %v", err)
 		}
@@ -974,7 +978,7 @@ func TestPartOfABatch(t *testing.T) {
 // TestSkipsDoNotPileUp: skips cost no credit, so a row of them, behind a record
 // that the application does not take, must cost no memory either.
 func TestSkipsDoNotPileUp(t *testing.T) {
-	r := newReceiver(messageFlow, DefaultWindow)
+	r := newReceiver(messageFlow, DefaultWindow, 0)
 	if _, err := r.record(1, []byte{1}); err != nil {
 		t.Fatal(err)
 	}
@@ -1026,7 +1030,7 @@ func TestDialGivenUp(t *testing.T) {
 func TestFlushInDoubt(t *testing.T) {
 	p := stillPeer(t)
 	s := deadSession(p, 1, 1)
-	if _, _, err := p.led.attach(s, helloOf(s)); err != nil {
+	if _, err := p.led.attach(s, helloOf(s)); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
@@ -1040,8 +1044,8 @@ func TestFlushInDoubt(t *testing.T) {
 	s = deadSession(p, 2, 1)
 	h := helloOf(s)
 	h.State++ // another memory than before
-	if unknown, _, err := p.led.attach(s, h); err != nil || len(unknown) != 1 {
-		t.Fatal(unknown, err)
+	if got, err := p.led.attach(s, h); err != nil || len(got.unknown) != 1 {
+		t.Fatal(got, err)
 	}
 	if err := <-flushed; !errors.Is(err, ErrOutcomeUnknown) {
 		t.Errorf("flush while it happened: %v", err)

@@ -303,6 +303,8 @@ const (
 	// trustInterval is how often the trust policy is asked again about live
 	// Peers when it cannot announce its changes.
 	trustInterval = 2 * time.Second
+	// maxRechecks is about how many Peers it is asked at a time.
+	maxRechecks = 8
 	// trustTimeout bounds one question to the trust policy.
 	trustTimeout = 5 * time.Second
 

@@ -1,7 +1,6 @@
 package mesh
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -100,23 +99,6 @@ func (m Message) prepare(ctx context.Context, from, to string, now time.Time, tr
 		return m, err
 	}
 	return m, m.checkSize()
-}
-
-// detached returns a copy that shares no memory with the batch that the
-// message came in.
-func (m Message) detached() *Message {
-	m.Payload = bytes.Clone(m.Payload)
-	if m.Extra != nil {
-		extra := make(map[string]json.RawMessage, len(m.Extra))
-		for name, v := range m.Extra {
-			extra[name] = bytes.Clone(v)
-		}
-		m.Extra = extra
-	}
-	s := *m.Signature
-	s.Bytes, s.path, s.leaves = bytes.Clone(s.Bytes), s.Path(), nil
-	m.Signature = &s
-	return &m
 }
 
 // compact puts copies of the JSON values in compact form in their place; what they

@@ -232,10 +232,15 @@ func (n *Node) Accept(ctx context.Context) (*Peer, error) {
 		return nil, fmt.Errorf("mesh: accept: %w", ErrHandler)
 	}
 	select {
+	case p := <-n.accepted: // first, whatever else is the case
+		return p, nil
+	default:
+	}
+	select {
 	case p := <-n.accepted:
 		return p, nil
 	case <-ctx.Done():
-		return nil, fmt.Errorf("mesh: accept: %w", context.Cause(ctx))
+		return nil, fmt.Errorf("mesh: accept: %w", contextError(ctx))
 	case <-n.ctx.Done():
 		return nil, fmt.Errorf("mesh: accept: %w", net.ErrClosed)
 	}
@@ -244,6 +249,10 @@ func (n *Node) Accept(ctx context.Context) (*Peer, error) {
 // Close leaves the mesh: it closes every Peer and waits for everything the
 // Node started. Messages that were not acknowledged as delivered are reported
 // as *UndeliveredError values, joined. Calling it again returns the same.
+//
+// It waits for Handlers that run. Called by a Handler it begins to close, does not
+// wait for anything, and returns nil; a call from elsewhere waits and says what was
+// not delivered.
 func (n *Node) Close() error {
 	n.mu.Lock()
 	first := !n.closed
@@ -253,6 +262,12 @@ func (n *Node) Close() error {
 		peers = append(peers, m.peer)
 	}
 	n.mu.Unlock()
+	if inHandler() {
+		if first {
+			go n.leave(peers) // ends with the Node, when the Handler has returned
+		}
+		return nil
+	}
 	if first {
 		n.leave(peers)
 	}
@@ -508,18 +523,41 @@ func (n *Node) watchTrust() {
 			}
 		}
 		n.mu.Unlock()
+		// Side by side, so that a slow answer about one agent does not stretch the
+		// time within which another loses its Peer.
+		var asking sync.WaitGroup
+		turns := make(chan struct{}, maxRechecks)
 		for _, p := range peers {
-			n.recheck(p)
+			turns <- struct{}{}
+			asking.Go(func() { n.recheck(p); <-turns })
+		}
+		asking.Wait()
+	}
+}
+
+// recheck closes a Peer whose key is no longer trusted, and drops what waits for the
+// application and was signed by a former key of the agent that is not.
+func (n *Node) recheck(p *Peer) {
+	key := p.Key()
+	if err := n.stillTrusted(p.id, key); err != nil {
+		p.revoke(key)
+		p.shut(goodbyeUntrusted, err)
+		return
+	}
+	for _, former := range p.led.authors(key) {
+		if n.stillTrusted(p.id, former) != nil {
+			p.revoke(former)
 		}
 	}
 }
 
-// recheck closes a Peer whose key is no longer trusted.
-func (n *Node) recheck(p *Peer) {
+// stillTrusted asks about a key once more. While the Node closes it says nothing.
+func (n *Node) stillTrusted(id string, key keys.PublicKey) error {
 	ctx, cancel := context.WithTimeout(n.ctx, trustTimeout)
 	defer cancel()
-	err := checkTrust(ctx, n.cfg.Trust, keys.Claim{ID: p.id, Key: p.Key(), Time: n.now()})
-	if err != nil && n.ctx.Err() == nil {
-		p.shut(goodbyeUntrusted, err)
+	err := checkTrust(ctx, n.cfg.Trust, keys.Claim{ID: id, Key: key, Time: n.now()})
+	if n.ctx.Err() != nil {
+		return nil
 	}
+	return err
 }

@@ -169,17 +169,16 @@ func (o *observer) sessionEnded(ctx context.Context, peer string, err error, dro
 
 func (o *observer) disconnected(ctx context.Context, peer string, cause error, lost int) {
 	o.event(ctx, witness.PeerDisconnected, peer, witness.Info, map[string]any{"reason": cause.Error(), "undelivered": lost})
-	o.lost(ctx, peer, lost)
 }
 
-func (o *observer) lost(ctx context.Context, peer string, n int) {
+func (o *observer) lost(ctx context.Context, peer string, n int, why string) {
 	if n == 0 {
 		return
 	}
 	o.ins.MessagesLost.Add(ctx, int64(n))
 	o.ins.SendQueue.Add(ctx, int64(-n))
-	o.log.Warn("messages not acknowledged as delivered", "peer", peer, "count", n)
-	o.event(ctx, witness.IFMessageFailed, peer, witness.Warning, map[string]any{"count": n})
+	o.log.Warn("messages not acknowledged as delivered", "peer", peer, "count", n, "reason", why)
+	o.event(ctx, witness.IFMessageFailed, peer, witness.Warning, map[string]any{"count": n, "reason": why})
 }
 
 func (o *observer) certificate(ctx context.Context, peer string, err error) {
@@ -247,8 +246,12 @@ func (o *observer) messageError(ctx context.Context, kind string) {
 func (o *observer) delivered(gone []heldRecord) {
 	ctx := context.Background()
 	now := time.Now()
+	n := int64(0)
 	for _, r := range gone {
-		o.ins.MessageDelivery.Record(ctx, float64(now.Sub(r.at))/float64(time.Millisecond))
+		if r.data != nil { // and was not given up
+			o.ins.MessageDelivery.Record(ctx, float64(now.Sub(r.at))/float64(time.Millisecond))
+			n++
+		}
 	}
-	o.ins.SendQueue.Add(ctx, int64(-len(gone)))
+	o.ins.SendQueue.Add(ctx, -n)
 }

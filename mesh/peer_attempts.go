@@ -227,6 +227,8 @@ func (p *Peer) decline(s *session, err error) {
 		s.goodbye(goodbyeReplaced, "")
 	case p.ctx.Err() != nil:
 		s.goodbye(p.replyCode, "")
+	case errors.Is(err, ErrConnectionLost):
+		s.conn.Close() // the association goes on
 	case errors.Is(err, ErrProtocol):
 		s.goodbye(goodbyeProtocol, err.Error())
 	default:
@@ -252,16 +254,15 @@ func (p *Peer) attach(a *attempt, s *session, h *helloBody) error {
 	if p.ctx.Err() != nil {
 		return context.Cause(p.ctx)
 	}
-	unknown, displaced, err := p.led.attach(s, h)
+	got, err := p.led.attach(s, h)
 	if err != nil {
 		p.lastErr = err
 		return err
 	}
+	displaced := got.displaced
 	p.node.obs.established(p.ctx, s)
-	if len(unknown) > 0 {
-		p.lost = append(p.lost, unknown...)
-		p.node.obs.lost(p.ctx, p.id, len(unknown))
-	}
+	p.lose(got.unknown, "the other side has forgotten whether it had them")
+	p.lose(got.oversized, "the other side's window is smaller than they are")
 	old := p.sessions
 	if displaced {
 		// The older process learns why; its sessions carry nothing any more.
@@ -309,6 +310,12 @@ func (p *Peer) attach(a *attempt, s *session, h *helloBody) error {
 		p.node.log.Debug("echo", "peer", p.id, "error", err) // its reader will see
 	}
 	return nil
+}
+
+// lose notes messages that were given up.
+func (p *Peer) lose(ids []string, why string) {
+	p.lost = append(p.lost, ids...)
+	p.node.obs.lost(p.ctx, p.id, len(ids), why)
 }
 
 // moved takes note of the path of the session that carries the messages now.

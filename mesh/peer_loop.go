@@ -304,7 +304,10 @@ func (p *Peer) teardown() {
 	p.lastErr = cause
 	p.do(p.machine.ended())
 	p.changes.end()
-	p.lost = append(p.lost, p.led.end(cause)...)
+	p.lose(p.led.end(cause), "the Peer has ended")
+	if errors.Is(cause, ErrUntrusted) {
+		p.revoke(p.Key())
+	}
 	text := ""
 	if p.replyCode == goodbyeProtocol {
 		text = cause.Error()

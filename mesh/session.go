@@ -51,6 +51,7 @@ type session struct {
 
 	// Since the hello.
 
+	told  memory // by this side
 	relay string // the TURN server that the path goes over, "" for none
 	owned bool   // by this side's candidate
 
@@ -123,7 +124,8 @@ func (s *session) handshake(ctx context.Context) (*helloBody, error) {
 	if local, _ := s.conn.Path(); local == "relay" && s.own != nil {
 		s.relay, s.owned = s.own.Server(), true
 	}
-	hello, err := signHello(s.node.cfg.Identity, s.bind, s.node.cfg.Window, s.led.state, s.led.positions(s.bind.remoteInst), s.relay)
+	s.told = s.led.remembers(s.bind.remoteInst)
+	hello, err := signHello(s.node.cfg.Identity, s.bind, s.told, s.relay)
 	if err != nil {
 		return nil, err
 	}

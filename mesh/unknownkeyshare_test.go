@@ -144,7 +144,7 @@ func (k *keyShare) hello(victim string) []byte {
 		localInst: k.instance, remoteInst: node.instance,
 		offer: leg.offer.Hash(), answer: leg.answer.Hash(),
 		localCert: fingerprintNow(k.t, k.nodes[k.other(victim)]), remoteCert: fingerprintNow(k.t, node),
-	}, node.cfg.Window, 1, nil, "")
+	}, memory{window: node.cfg.Window, credit: node.cfg.Window, state: 1}, "")
 	if err != nil {
 		k.t.Error(err)
 	}
