@@ -76,7 +76,7 @@ func goldenSigned(t testing.TB) []Message {
 	return signed(t, fixedIdentity(t, "agent-a"), "golden", "agent-b", signaling.Instance{1, 2, 3}, goldenMessages())
 }
 
-// golden compares with a file, or writes it with -update.
+// golden compares with a file, or writes it when UPDATE_GOLDEN is set.
 func golden(t *testing.T, name string, got []byte) {
 	t.Helper()
 	path := filepath.Join("testdata", name)
