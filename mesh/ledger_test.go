@@ -25,7 +25,7 @@ func TestLargerThanTheirWindow(t *testing.T) {
 		a := w.agent("agent-a", virtual.Open)
 		b := w.agent("agent-b", virtual.Open, func(c *Config) { c.Window = 128 << 10 })
 		p, q := w.pair(a, b)
-		err := p.Send(t.Context(), Message{Payload: digits(200_000)})
+		err := p.Send(w.t.Context(), Message{Payload: digits(200_000)})
 		var large *TooLargeError
 		if !errors.Is(err, ErrTooLarge) || !errors.As(err, &large) || large.Limit != 128<<10 || large.Size < 200_000 {
 			t.Errorf("200 kB to a window of 128 KiB: %v", err)
@@ -250,7 +250,7 @@ func TestEndedContext(t *testing.T) {
 	inWorld(t, virtual.Config{RTT: 20 * time.Millisecond}, func(w *world) {
 		p, q := w.pair(w.agent("agent-a", virtual.Open), w.agent("agent-b", virtual.Open))
 		why := errors.New("why")
-		ended, end := context.WithCancelCause(t.Context())
+		ended, end := context.WithCancelCause(w.t.Context())
 		end(why)
 		for what, err := range map[string]error{"send": p.Send(ended, Message{}), "replace": p.Replace(ended),
 			"receive": second2(q.Receive(ended)), "accept": second2(q.node.Accept(ended)), "dial": second2(q.node.Dial(ended, "agent-c"))} {
@@ -265,7 +265,7 @@ func TestEndedContext(t *testing.T) {
 		if m, err := q.Receive(ended); err == nil {
 			t.Errorf("sent after all: %v", m.ID)
 		}
-		if err := p.Send(t.Context(), Message{ID: "there"}); err != nil {
+		if err := p.Send(w.t.Context(), Message{ID: "there"}); err != nil {
 			t.Fatal(err)
 		}
 		if err := p.Flush(ended); !errors.Is(err, context.Canceled) {
@@ -286,13 +286,13 @@ func TestFlushAfterClose(t *testing.T) {
 	inWorld(t, virtual.Config{RTT: 20 * time.Millisecond}, func(w *world) {
 		p, q := w.pair(w.agent("agent-a", virtual.Open), w.agent("agent-b", virtual.Open))
 		w.say(p, q, "one")
-		if err := p.Flush(t.Context()); err != nil {
+		if err := p.Flush(w.t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if err := p.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if err := p.Flush(t.Context()); !errors.Is(err, net.ErrClosed) {
+		if err := p.Flush(w.t.Context()); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("flush after close: %v", err)
 		}
 	})
@@ -304,17 +304,17 @@ func TestReceiveAfterTheNextDial(t *testing.T) {
 	inWorld(t, virtual.Config{RTT: 20 * time.Millisecond}, func(w *world) {
 		a, b := w.agent("agent-a", virtual.Open), w.agent("agent-b", virtual.Open)
 		p, q := w.pair(a, b)
-		if err := p.Send(t.Context(), Message{ID: "before"}); err != nil {
+		if err := p.Send(w.t.Context(), Message{ID: "before"}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
 		_ = p.Close()
 		<-q.Context().Done()
 		p, next := w.pair(a, b)
-		if m, err := q.Receive(t.Context()); err != nil || m.ID != "before" {
+		if m, err := q.Receive(w.t.Context()); err != nil || m.ID != "before" {
 			t.Errorf("the old Peer: %q, %v", m.ID, err)
 		}
-		if _, err := q.Receive(t.Context()); !errors.Is(err, net.ErrClosed) {
+		if _, err := q.Receive(w.t.Context()); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("the old Peer again: %v", err)
 		}
 		w.say(p, next, "after")
