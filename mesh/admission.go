@@ -227,8 +227,10 @@ func (n *Node) reject(r refusal, code rejectCode, text string) {
 		return
 	}
 	if p := n.lookup(r.to); p != nil {
-		if s := p.session(); s != nil && s.remoteKey == r.key && !s.doubted.Load() && s.carry(env.Bytes()) {
-			return
+		if p.Key() == r.key {
+			if taken, sound := p.carry(env.Bytes()); taken && sound {
+				return
+			}
 		}
 	}
 	// The dispatcher does not wait for a server that takes nothing: it would

@@ -49,6 +49,7 @@ type attempt struct {
 	keyed  bool                    // an offer to one key
 	cancel context.CancelCauseFunc // ends the attempt
 	taking bool                    // it was a standby, and says hello now
+	late   bool                    // and has no answer for so long that another is tried
 
 	opened  atomic.Bool // the connection has opened
 	using   atomic.Pointer[turn.Relay]

@@ -54,7 +54,8 @@ type Peer struct {
 	tried      []string       // sentences about what was tried, for DialError
 	distrusted error          // why the last answer that was not trusted was not
 	key        keys.PublicKey // of the highest session
-	way        *session       // the highest session, nil when there is none
+	way        *session       // the session in use, nil when there is none
+	live       []*session     // every one that is attached, the highest first
 
 	// Owned by the loop.
 
@@ -62,7 +63,7 @@ type Peer struct {
 	attempts  []*attempt
 	waiters   []replaceWaiter
 	deferred  *deferredOffer // the losing offer of a glare
-	sessions  []*session     // in order, the highest last
+	sessions  []*session     // in order, the highest last; those below a confirmed one are retired
 	lastGen   uint64         // highest generation seen or used
 	lastErr   error          // why the last attempt or session ended
 	relayed   bool           // the last session that carried messages was on a relay

@@ -32,7 +32,7 @@ func (p *Peer) try(why Reason) {
 
 // offering reports whether an offer is under way that makes the next session.
 func (p *Peer) offering() bool {
-	return slices.ContainsFunc(p.attempts, func(a *attempt) bool { return a.offerer && !a.standby() })
+	return slices.ContainsFunc(p.attempts, func(a *attempt) bool { return a.offerer && !a.standby() && !a.late })
 }
 
 // lesser reports whether the other side's key is the greater one.
@@ -168,7 +168,9 @@ func (p *Peer) negotiate(ctx context.Context, a *attempt, describe func(context.
 		if err := p.hold(ctx, a); err != nil {
 			return nil, err
 		}
-		taking, stop := context.WithTimeoutCause(ctx, p.promotionTime(), errPromotion)
+		late := time.AfterFunc(p.promotionTime(), func() { p.post(func() { p.promotionLate(a) }) })
+		defer late.Stop()
+		taking, stop := context.WithTimeoutCause(ctx, attemptTimeout, errPromotion)
 		defer stop()
 		limited = taking
 	}
@@ -279,12 +281,11 @@ func (p *Peer) attach(a *attempt, s *session, h *helloBody) error {
 	p.sessions = slices.Insert(slices.Clone(old), at, s)
 	top := p.sessions[len(p.sessions)-1]
 	for _, o := range p.sessions[:len(p.sessions)-1] {
-		p.retire(o, min(time.Duration(o.rtt.Load()), oldSessionMost)+oldSessionGrace)
+		o.passed = true
 	}
+	p.supersede()
 	for len(p.sessions) > maxSessions {
-		lowest := p.sessions[0]
-		p.work.Go(func() { lowest.conn.Close() })
-		p.sessions = p.sessions[1:]
+		p.displace()
 	}
 	p.setTop()
 	// Attempts for a session that would rank lower are pointless; a higher
@@ -326,6 +327,33 @@ func (p *Peer) moved(s *session) {
 	p.checkRelay(now)
 	p.dropStandby()
 	p.planStandby(s, now)
+}
+
+// supersede retires the sessions below the highest that both sides are known to have
+// taken in. Until then the lower ones stay: this side may be the only one that has
+// both hellos, and they are how the two meet when there is no other way.
+func (p *Peer) supersede() {
+	for i := len(p.sessions) - 1; i > 0; i-- {
+		if !p.sessions[i].confirmed.Load() {
+			continue
+		}
+		for _, o := range p.sessions[:i] {
+			p.retire(o, min(time.Duration(o.rtt.Load()), oldSessionMost)+oldSessionGrace)
+		}
+		return
+	}
+}
+
+// displace closes the lowest session, or the next one if that is the only one that both
+// sides have.
+func (p *Peer) displace() {
+	at := 0
+	if p.sessions[0].confirmed.Load() && !slices.ContainsFunc(p.sessions[1:], func(s *session) bool { return s.confirmed.Load() }) {
+		at = 1
+	}
+	s := p.sessions[at]
+	p.sessions = slices.Delete(p.sessions, at, at+1)
+	p.work.Go(func() { s.conn.Close() })
 }
 
 // retire closes a session that a higher one has taken over from, after a

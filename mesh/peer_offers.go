@@ -105,7 +105,7 @@ func (p *Peer) asked(v verified) {
 		return
 	}
 	for _, a := range p.attempts {
-		if a.offerer && !a.standby() && (a.why != ReasonDirectPath || body.Reason == ReasonDirectPath) &&
+		if a.offerer && !a.standby() && !a.late && (a.why != ReasonDirectPath || body.Reason == ReasonDirectPath) &&
 			a.order.generation > v.Generation {
 			a.repeat()
 			return

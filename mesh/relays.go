@@ -297,6 +297,11 @@ func (p *Peer) blame(a *attempt) {
 	if a.opened.Load() && !silent {
 		return // it was there; the other side may have ended it
 	}
+	p.shunRelays(a)
+}
+
+// shunRelays prefers others to the relays of an attempt.
+func (p *Peer) shunRelays(a *attempt) {
 	p.shun.add(a.theirRelay, time.Now())
 	if a.relay != nil {
 		p.shun.add(a.relay.Server(), time.Now())
