@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// ErrHandlerExit: a Handler ended its goroutine (runtime.Goexit, or a test's
+// ErrHandlerExit means that a Handler ended its goroutine (runtime.Goexit, or a test's
 // FailNow) instead of returning. The Peer closes: nobody would take its messages.
 var ErrHandlerExit = errors.New("the handler did not return")
 
