@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/infrafabric/agentmesh/signaling"
@@ -131,10 +132,14 @@ func (p *Peer) asked(v verified) {
 		}
 		return
 	}
-	// The other side has no use for what is under way.
+	// The other side has no use for what is under way. What has opened may be a session
+	// there already, so it stays, and the one that is asked for comes above it.
 	p.giveUp(func(a *attempt) bool { return a.offerer && !a.opened.Load() })
 	p.do(p.machine.wants(body.Reason, p.busy()))
-	if p.node.cfg.Identity.PublicKey().Compare(v.Key) > 0 && !p.offering() {
+	above := func(a *attempt) bool {
+		return a.offerer && !a.standby() && !a.late && a.order.generation > v.Generation
+	}
+	if p.node.cfg.Identity.PublicKey().Compare(v.Key) > 0 && !slices.ContainsFunc(p.attempts, above) {
 		p.startOffer(body.Reason, nil) // asked for by name, whatever the machine waits for
 	}
 }

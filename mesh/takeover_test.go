@@ -173,3 +173,24 @@ func (l *lateLine) Close() error {
 	l.closed.Store(true)
 	return nil
 }
+
+// The side that has a session first may want the next one before the other side has
+// that session at all: its wish is about a session which is above that.
+func TestReplaceAtOnce(t *testing.T) {
+	for _, rtt := range []time.Duration{0, time.Millisecond, 50 * time.Millisecond} {
+		t.Run(rtt.String(), func(t *testing.T) {
+			inCouple(t, rtt, func(t *testing.T, c *couple) {
+				for i := range 40 {
+					p := []*Peer{c.p, c.q}[i/20]
+					began := time.Now()
+					if err := p.Replace(t.Context()); err != nil {
+						t.Fatalf("%d: %v", i, err)
+					}
+					if took := time.Since(began); took > time.Second+10*rtt {
+						t.Errorf("%d took %v", i, took)
+					}
+				}
+			})
+		})
+	}
+}
