@@ -278,11 +278,7 @@ func (a *attempt) connect(ctx context.Context, description *signaling.Sealed) er
 					early = append(early, e)
 				}
 			case signaling.Reject:
-				r, err := decodeReject(e.Body)
-				if err != nil {
-					return err
-				}
-				return &rejectedError{code: r.Code, text: safeText(r.Text)}
+				return rejected(e.Sealed)
 			}
 		}
 	}
@@ -328,9 +324,7 @@ func (a *attempt) heed(ctx context.Context, cancel context.CancelCauseFunc) {
 			if e.Kind != signaling.Reject || e.Key != a.key || e.Instance != a.bind.remoteInst {
 				continue
 			}
-			if r, err := decodeReject(e.Body); err == nil {
-				cancel(&rejectedError{code: r.Code, text: safeText(r.Text)})
-			}
+			cancel(rejected(e.Sealed))
 		case <-ctx.Done():
 			return
 		}

@@ -231,7 +231,8 @@
 //	offer, answer  [SDP tstr, certificate bstr 32 (SHA-256), reason uint, relay tstr]
 //	ask            [reason uint]
 //	candidate      [[* candidate tstr]]
-//	reject         [code uint (1 untrusted, 2 replaced, 3 busy), text tstr]
+//	reject         [code uint (1 untrusted, 2 replaced, 3 busy, 4 clocks, 5 malformed, 6 unable),
+//	                text tstr, theirs uint, ours uint]
 //
 // An SDP names the certificate of its envelope and no other. Envelopes are
 // refused when their time is more than 5 minutes off, when their nonce was seen
@@ -244,5 +245,7 @@
 // ReasonDirectPath neither side uses a relay, and with ReasonStandby the connection
 // opens and waits for a hello. Relay is the host of the TURN server that the author
 // uses, "" for none. A reject refers to an offer or an ask,
-// and whoever takes an offer back rejects it itself.
+// and whoever takes an offer back rejects it itself. With the code clocks it holds the
+// time of what it refers to and that of its author's clock, in milliseconds since 1970,
+// and is believed whatever its own time is; otherwise both are 0.
 package mesh

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"time"
 )
 
 // Errors that tell which rule an operation met. Match them with errors.Is.
@@ -94,6 +95,20 @@ type VersionError struct {
 
 func (e *VersionError) Error() string {
 	return fmt.Sprintf("%s version %s is not understood (ours is %s)", e.Format, e.Theirs, e.Ours)
+}
+
+// ClockError says that the clocks of two agents are further apart than the five
+// minutes for which an envelope counts as fresh, so that they cannot meet. Both times are
+// of about one moment; which clock is wrong they do not say. A signaling server's time,
+// which the log compares at registration, helps.
+type ClockError struct {
+	Peer         string
+	Theirs, Ours time.Time // UTC
+}
+
+func (e *ClockError) Error() string {
+	return fmt.Sprintf("the clocks are %v apart: %s here, %s at %s", e.Ours.Sub(e.Theirs).Abs().Round(time.Second),
+		e.Ours.Format(time.RFC3339), e.Theirs.Format(time.RFC3339), e.Peer)
 }
 
 // DialError says why an agent could not be reached. Err is the context's

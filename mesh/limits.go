@@ -156,8 +156,35 @@ const (
 	// offers are rejected with the code busy.
 	acceptBacklog = 128
 
-	// rejectsPerSecond bounds the signed refusals a Node sends.
+	// maxMillis is the last millisecond of the year 9999, the latest time that travels.
+	maxMillis = 253402300799999
+	// maxEarly is how many envelopes with candidates a Peer keeps that came before their
+	// offer; the oldest gives way, and is lost to its negotiation.
+	maxEarly = 16
+
+	// rejectsPerSecond bounds the signed refusals a Node sends, maxRefusals how many wait
+	// to be signed; further ones are dropped, and their offers are not answered.
 	rejectsPerSecond = 20
+	maxRefusals      = 64
+
+	// maxJudging is how many envelopes of known authors are judged at a time, each of
+	// another one; of strangers it is a quarter. maxAuthorItems is how many wait of one,
+	// maxJudgingBytes the bytes that wait of either kind; further ones are dropped, and
+	// their authors repeat them.
+	maxJudging      = 64
+	maxAuthorItems  = attemptInbox + maxAttempts
+	maxJudgingBytes = 8 << 20
+	// newKeysPerSecond is how many signatures are checked under keys that nobody here
+	// knows yet, after twice as many at once; further ones are dropped.
+	newKeysPerSecond = 1000
+	// clockTold is how often it is told of one agent that its clock is off.
+	clockTold = time.Minute
+	// stalesPerSecond is how many signatures are checked on envelopes whose time is off,
+	// after twice as many at once; the authors of others do not hear that it is.
+	stalesPerSecond = 10
+	// maxVerdicts is about how many keys it is remembered what trust said, for
+	// trustInterval at most.
+	maxVerdicts = 4096
 
 	// keyFailuresPerSecond is how many bad signatures are checked for one key
 	// that one server delivers envelopes of, wayFailuresPerSecond for all its

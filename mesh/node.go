@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -53,6 +54,11 @@ type Node struct {
 	carried   chan handedOver // envelopes that peers handed over
 	turns     chan struct{}   // one in it for each negotiation of its own under way
 	answers   chan struct{}   // and for each that another began
+	gate      *gate           // envelopes that are to be judged
+	verdicts  *verdicts       // what trust said lately
+	newKeys   *rate.Limiter   // of signatures under keys that nobody knows
+	stales    *rate.Limiter   // of signatures on envelopes whose time is off
+	refusals  chan refusal    // that are to be signed and sent
 
 	ctx    context.Context // ends when the Node closes
 	cancel context.CancelCauseFunc
@@ -72,11 +78,12 @@ type Node struct {
 	closed   bool
 	cert     *keys.Certificate
 
-	door sync.Mutex // guards what follows; one envelope at a time is admitted
+	door sync.Mutex // guards what follows; nothing that blocks is called under it
 
-	replays   *replayMemory // envelopes of trusted keys
-	strangers *replayMemory // of keys that may be learned
-	failures  *failures     // bad signatures
+	replays   *replayMemory           // envelopes of trusted keys
+	strangers *replayMemory           // of keys that may be learned
+	failures  *failures               // bad signatures
+	awaited   map[signaling.Hash]bool // envelopes of this agent's attempts
 }
 
 // member is a Peer in the Node's books; the Node's mutex guards it.
@@ -91,9 +98,9 @@ type member struct {
 	unreachable time.Time
 	probes      bool
 	abandoned   bool // its last dial gave up
-	// offers wait for the Peer's loop, at most maxAttempts. Those that come
-	// while it closes make the next Peer.
-	offers []verified
+	// mail waits for the Peer's loop: at most maxAttempts offers and asks, and
+	// attemptInbox of the rest. What comes while it closes is the next Peer's.
+	mail []verified
 }
 
 // Listen joins the mesh: it registers the agent with the signaling servers and
@@ -185,7 +192,14 @@ func newNode(cfg Config) (*Node, error) {
 
 		strangers: newReplayMemory(),
 		failures:  newFailures(maxFailureKeys),
+
+		verdicts: newVerdicts(),
+		newKeys:  rate.NewLimiter(newKeysPerSecond, 2*newKeysPerSecond),
+		stales:   rate.NewLimiter(stalesPerSecond, 2*stalesPerSecond),
+		refusals: make(chan refusal, maxRefusals),
+		awaited:  map[signaling.Hash]bool{},
 	}
+	n.gate = newGate(n.judge)
 	obs.log = n.log
 	n.names = resolve.New(resolve.Config{Lookup: resolve.Of(cfg.Net), Logger: n.log})
 	if n.stun, err = parseSTUN(cfg.STUN); err != nil {
@@ -206,6 +220,7 @@ func (n *Node) run(c connector, s signaler) {
 	}
 	n.work.Go(n.dispatch)
 	n.work.Go(n.carry)
+	n.work.Go(n.sendRefusals)
 	n.work.Go(n.watchTrust)
 	n.work.Go(n.watchClock)
 	if n.nextChange != nil {
@@ -463,25 +478,11 @@ func (n *Node) forget(p *Peer) {
 	}
 	delete(n.peers, p.id)
 	n.ledgers.release(p.led)
-	if len(m.offers) > 0 && !n.closed {
+	if !n.closed && slices.ContainsFunc(m.mail, func(v verified) bool { return begins(v.Sealed) }) {
 		next := n.join(p.id, false)
-		next.offers = m.offers
-		next.peer.post(next.peer.takeOffers)
+		next.mail = m.mail
+		next.peer.post(next.peer.takeMail)
 	}
-}
-
-// takeOffers hands the offers that wait for a Peer to its loop, none when the
-// Peer is closing.
-func (n *Node) takeOffers(p *Peer) []verified {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if p.ctx.Err() != nil {
-		return nil
-	}
-	m := n.peers[p.id]
-	taken := m.offers
-	m.offers = nil
-	return taken
 }
 
 // lookup returns the Peer of an agent, nil when there is none.
@@ -511,6 +512,7 @@ func (n *Node) watchTrust() {
 		select {
 		case <-changed:
 			changed = announced() // before asking, so that no change is missed
+			n.verdicts.forget()
 		case <-tick.C: // a verdict may end by time alone
 		case <-n.ctx.Done():
 			return

@@ -63,6 +63,7 @@ type Peer struct {
 	attempts  []*attempt
 	waiters   []replaceWaiter
 	deferred  *deferredOffer // the losing offer of a glare
+	early     []verified     // candidates before their offer, at most maxEarly
 	sessions  []*session     // in order, the highest last; those below a confirmed one are retired
 	lastGen   uint64         // highest generation seen or used
 	lastErr   error          // why the last attempt or session ended

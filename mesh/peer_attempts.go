@@ -94,6 +94,7 @@ func (p *Peer) startAsk(why Reason) {
 		defer stop()
 		a.key = address(ctx)
 		a.err = a.ask(ctx)
+		p.node.unexpect(a.ref)
 		p.post(func() { p.attemptFailed(a) })
 	})
 }
@@ -109,6 +110,7 @@ func (p *Peer) startAnswer(offer verified, d *descriptionBody, malformed error) 
 	a.carrier, a.heard, a.beside = offer.carrier, offer.via, p.top()
 	a.key, a.ref, a.known, a.learn = offer.Key, offer.Hash(), offer.Hash(), offer.learn
 	a.answers = offer.Sealed
+	p.handEarly(a)
 	p.begin(a, func(ctx context.Context) (*signaling.Sealed, error) {
 		if malformed != nil {
 			return nil, malformed
@@ -131,6 +133,7 @@ func (p *Peer) begin(a *attempt, describe func(context.Context) (*signaling.Seal
 	p.work.Go(func() {
 		defer cancel(nil)
 		s, err := p.negotiate(ctx, a, describe)
+		p.node.unexpect(a.ref)
 		p.node.obs.attemptEnded(p.node.ctx, a, err)
 		if err != nil {
 			a.err = err
@@ -144,8 +147,12 @@ func (p *Peer) begin(a *attempt, describe func(context.Context) (*signaling.Seal
 			case a.answers == nil || errors.Is(err, errSuperseded):
 			case p.ctx.Err() != nil:
 				p.node.refuse(refusalOf(a.answers), rejectBusy, "closing")
-			case unwilling(err):
-				p.node.refuse(refusalOf(a.answers), rejectBusy, err.Error())
+			case !a.answered || unwilling(err):
+				code, text := unable(err)
+				if code != rejectBusy {
+					p.node.log.Warn("an offer cannot be answered", "peer", p.id, "error", err)
+				}
+				p.node.refuse(refusalOf(a.answers), code, text)
 			}
 			if !p.post(func() { p.attemptFailed(a) }) && !errors.Is(err, errSuperseded) {
 				p.note(a.story())
@@ -391,7 +398,7 @@ func (p *Peer) withdraw(a *attempt) {
 	case a.answers != nil:
 		p.node.refuse(refusalOf(a.answers), rejectBusy, "withdrawn")
 	case a.offerer && !a.known.IsZero():
-		p.node.refuse(refusal{p.id, p.Key(), a.known, a.order.generation}, rejectBusy, "withdrawn")
+		p.node.refuse(refusal{to: p.id, key: p.Key(), ref: a.known, generation: a.order.generation}, rejectBusy, "withdrawn")
 	}
 }
 

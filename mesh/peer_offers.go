@@ -10,29 +10,6 @@ import (
 
 // What the Peer's loop does with what the other side wants.
 
-// takeOffers takes the offers, and the wishes for one, that have come.
-func (p *Peer) takeOffers() {
-	for _, v := range p.node.takeOffers(p) {
-		if v.Kind == signaling.Ask {
-			p.asked(v)
-		} else {
-			p.offered(v)
-		}
-	}
-}
-
-// envelope takes a verified, fresh envelope from the other agent that is neither
-// an offer nor an ask.
-func (p *Peer) envelope(v verified) {
-	for _, a := range p.attempts {
-		if a.known == v.Ref {
-			a.deliver(v)
-			return
-		}
-	}
-	p.node.log.Debug("envelope of no negotiation", "peer", p.id, "kind", v.Kind.String())
-}
-
 // offered decides about an offer of the other side.
 func (p *Peer) offered(v verified) {
 	p.lastGen = max(p.lastGen, v.Generation)

@@ -168,6 +168,11 @@ func (m *Message) verifySignature(mesh string) error {
 // checkTrust asks the policy and turns anything but yes into an error.
 func checkTrust(ctx context.Context, trust keys.Trust, claim keys.Claim) error {
 	v, err := keys.Check(ctx, trust, claim)
+	return untrusted(claim, v, err)
+}
+
+// untrusted words a verdict that is not yes.
+func untrusted(claim keys.Claim, v keys.Verdict, err error) error {
 	if v.Decision == keys.Yes && err == nil {
 		return nil
 	}
