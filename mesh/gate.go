@@ -45,7 +45,7 @@ type authorLine struct {
 
 func newGate(judge func(arrival)) *gate {
 	return &gate{judge: judge, authors: map[author]*authorLine{}, names: map[string]int{},
-		friends: gateSide{most: maxJudging}, strangers: gateSide{most: maxJudging / 4}}
+		friends: gateSide{most: maxJudging}, strangers: gateSide{most: maxStrangers}}
 }
 
 // enter takes an envelope in; run starts a goroutine when one is needed. It reports

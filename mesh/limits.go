@@ -168,10 +168,12 @@ const (
 	maxRefusals      = 64
 
 	// maxJudging is how many envelopes of known authors are judged at a time, each of
-	// another one; of strangers it is a quarter. maxAuthorItems is how many wait of one,
-	// maxJudgingBytes the bytes that wait of either kind; further ones are dropped, and
-	// their authors repeat them.
+	// another one; maxStrangers is that of others. A question about them may take up to
+	// trustTimeout, and whoever is not known yet waits behind it only when there are more.
+	// maxAuthorItems is how many wait of one, maxJudgingBytes the bytes that wait of either
+	// kind; further ones are dropped, and their authors repeat them.
 	maxJudging      = 64
+	maxStrangers    = 256
 	maxAuthorItems  = attemptInbox + maxAttempts
 	maxJudgingBytes = 8 << 20
 	// newKeysPerSecond is how many signatures are checked under keys that nobody here

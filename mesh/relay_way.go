@@ -72,7 +72,7 @@ func newRelayWay(n transport.Net, r *turn.Relay, at netip.AddrPort) (*relayWay, 
 		return nil, err
 	}
 	s.Host, s.Port = at.Addr().String(), at.Port()
-	return &relayWay{bufferedNet: bufferedNet{n}, at: at, url: s.String(), dial: dial,
+	return &relayWay{bufferedNet: bufferedNet{Net: n}, at: at, url: s.String(), dial: dial,
 		wanted: make(chan struct{}), over: make(chan struct{})}, nil
 }
 

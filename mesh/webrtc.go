@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,6 +54,7 @@ type webrtcConnector struct {
 	cfg      webrtc.Configuration
 	tcp      bool
 	mux      ice.TCPMux // nil without a listener
+	refused  *lastRefusal
 
 	mu   sync.Mutex
 	apis map[apiKind]*webrtc.API // there are few kinds
@@ -67,7 +69,8 @@ type apiKind struct {
 
 func newWebRTCConnector(cc connectorConfig) (*webrtcConnector, error) {
 	var se webrtc.SettingEngine
-	se.SetNet(gatherNet{bufferedNet{cc.net}})
+	refused := &lastRefusal{}
+	se.SetNet(gatherNet{bufferedNet{cc.net, refused}})
 	se.LoggerFactory = pionLogs{cc.log}
 	se.DetachDataChannels()
 	se.EnableSctpSnap(true)
@@ -110,7 +113,7 @@ func newWebRTCConnector(cc connectorConfig) (*webrtcConnector, error) {
 	se.DisableCloseByDTLS(true)
 
 	cfg := webrtc.Configuration{BundlePolicy: webrtc.BundlePolicyMaxBundle}
-	return &webrtcConnector{settings: se, net: cc.net, cfg: cfg, tcp: cc.tcp || cc.listener != nil, mux: mux, apis: map[apiKind]*webrtc.API{}}, nil
+	return &webrtcConnector{settings: se, net: cc.net, cfg: cfg, tcp: cc.tcp || cc.listener != nil, mux: mux, refused: refused, apis: map[apiKind]*webrtc.API{}}, nil
 }
 
 // api returns the API for connections of one kind.
@@ -172,6 +175,7 @@ func (w *webrtcConnector) New(cert *keys.Certificate, o connOptions) (conn, erro
 	}
 	api := w.api
 	if way != nil {
+		way.refused = w.refused
 		api = func(k apiKind) *webrtc.API { return w.newAPI(k, way) }
 		cfg.ICEServers = append(cfg.ICEServers, webrtc.ICEServer{
 			URLs: []string{way.url}, Username: o.relay.Username, Credential: o.relay.Password})
@@ -192,6 +196,8 @@ func (w *webrtcConnector) New(cert *keys.Certificate, o connOptions) (conn, erro
 	c := &webrtcConn{
 		pc:         pc,
 		way:        way,
+		began:      time.Now(),
+		refused:    w.refused,
 		quiet:      make(chan struct{}),
 		ch:         ch,
 		low:        make(chan struct{}, 1),
@@ -233,6 +239,9 @@ type webrtcConn struct {
 	pc  *webrtc.PeerConnection
 	ch  *webrtc.DataChannel
 	way *relayWay // to the relay; nil for none
+
+	began   time.Time
+	refused *lastRefusal
 	// onLink says that there are no addresses that lead further than a link.
 	onLink bool
 	low    chan struct{} // capacity 1: the queue fell to the low-water mark
@@ -328,6 +337,10 @@ func (c *webrtcConn) describe(ctx context.Context) (string, error) {
 	}
 	c.described = true
 	sdp := c.local.description(withoutRelated(d.SDP) + linkCandidates(links))
+	if err := c.refused.since(c.began); err != nil && c.gatherEnd && len(c.pending) == 0 && !strings.Contains(sdp, "a=candidate:") {
+		close(c.candidates)
+		return "", fmt.Errorf("no socket could be opened: %w", err)
+	}
 	for _, p := range c.pending {
 		c.trickle(p)
 	}
