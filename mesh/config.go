@@ -107,7 +107,10 @@ type Config struct {
 	// MeterProvider makes the instruments of package metrics. Default: none;
 	// the global provider is not consulted.
 	MeterProvider metric.MeterProvider
-	// Recorder gets the events of package witness. Default: witness.Discard.
+	// Recorder gets the events of package witness, one at a time, in order, and a moment
+	// after what they tell of: up to 4096 wait for it. One that is slow slows Send and
+	// Receive down; what does not fit otherwise is lost to it, and the log says how much.
+	// Close waits up to a second for it. Default: witness.Discard.
 	Recorder witness.Recorder
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -17,7 +18,6 @@ import (
 
 	"github.com/infrafabric/agentmesh/internal/virtual"
 	"github.com/infrafabric/agentmesh/signaling"
-	"github.com/infrafabric/agentmesh/witness"
 
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -111,10 +111,11 @@ func TestCloseAtOnce(t *testing.T) {
 // in its first session. The session is ended with a goodbye, not dropped.
 func TestCloseWhileConnecting(t *testing.T) {
 	var once sync.Once
-	rec := recorderFunc(func(witness.Event) {})
+	hook := logHook{new(func(string))}
+	*hook.f = func(string) {}
 	inHub(t, func(t *testing.T, h *hub, a, b *Node) {
-		rec = func(e witness.Event) {
-			if e.AgentID == "agent-a" && e.Name == witness.DataChannelOpen {
+		*hook.f = func(text string) {
+			if text == "session established" {
 				once.Do(func() {
 					a.lookup("agent-b").shut(goodbyeClosed, &closedError{})
 					time.Sleep(time.Millisecond) // everybody who waits for that has run
@@ -134,13 +135,24 @@ func TestCloseWhileConnecting(t *testing.T) {
 		if cause := context.Cause(q.Context()); !errors.Is(cause, ErrPeerClosed) {
 			t.Errorf("the other side learns %v", cause)
 		}
-	}, func(c *Config) { c.Recorder = &rec })
+	}, func(c *Config) {
+		if c.Identity.ID() == "agent-a" {
+			c.Logger = slog.New(hook)
+		}
+	})
 }
 
-// recorderFunc is a Recorder that may be changed while nothing is recorded.
-type recorderFunc func(witness.Event)
+// logHook calls a function with each line of a log, where it is written.
+type logHook struct{ f *func(string) }
 
-func (f *recorderFunc) Record(_ context.Context, e witness.Event) { (*f)(e) }
+func (h logHook) Enabled(context.Context, slog.Level) bool { return true }
+func (h logHook) WithAttrs([]slog.Attr) slog.Handler       { return h }
+func (h logHook) WithGroup(string) slog.Handler            { return h }
+
+func (h logHook) Handle(_ context.Context, r slog.Record) error {
+	(*h.f)(r.Message)
+	return nil
+}
 
 // TestReplacedWhileSending: the older of two processes with one identity is
 // busy sending when the newer one takes over. It learns why at once, and does

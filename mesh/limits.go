@@ -152,6 +152,12 @@ const (
 	// maxRefusedInstances is how many replaced instances of one agent are
 	// remembered as refused.
 	maxRefusedInstances = 64
+	// maxEvents is how many events wait for the recorder; further ones are lost to it.
+	maxEvents = 4096
+	// recorderWait is how long Send and Receive wait for room among them, and Close for
+	// the recorder to take what waits.
+	recorderWait = time.Second
+
 	// acceptBacklog is how many Peers may wait for Accept; further first
 	// offers are rejected with the code busy.
 	acceptBacklog = 128

@@ -132,7 +132,7 @@ func Listen(ctx context.Context, cfg Config) (*Node, error) {
 	}
 	client, err := signaling.NewClient(signaling.ClientConfig{
 		Identity: n.cfg.Identity, Mesh: n.cfg.Mesh, Instance: n.instance, URLs: n.cfg.Signaling,
-		HTTPClient: n.cfg.HTTPClient, Logger: n.log, Recorder: n.cfg.Recorder, Metrics: n.obs.ins, Time: n.cfg.Time,
+		HTTPClient: n.cfg.HTTPClient, Logger: n.log, Recorder: n.obs.recorder(), Metrics: n.obs.ins, Time: n.cfg.Time,
 	})
 	if err != nil {
 		return nil, undo(errors.Join(signalingField(err), conns.Close()))
@@ -200,7 +200,7 @@ func newNode(cfg Config) (*Node, error) {
 		awaited:  map[signaling.Hash]bool{},
 	}
 	n.gate = newGate(n.judge)
-	obs.log = n.log
+	obs.log, obs.rec.log = n.log, n.log
 	n.names = resolve.New(resolve.Config{Lookup: resolve.Of(cfg.Net), Logger: n.log})
 	if n.stun, err = parseSTUN(cfg.STUN); err != nil {
 		return nil, err
@@ -217,6 +217,9 @@ func (n *Node) run(c connector, s signaler) {
 	n.connector, n.signaler = c, s
 	for _, s := range n.stun {
 		n.names.Prefetch(s.Host)
+	}
+	if !n.obs.quiet {
+		go n.obs.rec.run() // until leave
 	}
 	n.work.Go(n.dispatch)
 	n.work.Go(n.carry)
@@ -307,6 +310,9 @@ func (n *Node) leave(peers []*Peer) {
 		n.log.Debug("close signaling", "error", err)
 	}
 	n.work.Wait()
+	if !n.obs.quiet {
+		n.obs.rec.close()
+	}
 	n.names.Close() // always nil
 	if err := n.connector.Close(); err != nil {
 		n.log.Debug("close connector", "error", err)

@@ -50,7 +50,7 @@ type keyService struct {
 }
 
 func (k keyService) Sign(r io.Reader, msg []byte, o crypto.SignerOpts) ([]byte, error) {
-	time.Sleep(k.takes)
+	<-time.After(k.takes)
 	return k.PrivateKey.Sign(r, msg, o)
 }
 

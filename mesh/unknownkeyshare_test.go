@@ -294,6 +294,7 @@ func TestUnknownKeyShareUnchecked(t *testing.T) {
 			if cause := context.Cause(q.Context()); !errors.Is(cause, ErrProtocol) || !errors.Is(cause, keys.ErrBadSignature) {
 				t.Errorf("crossed %v: a message of agent-a as agent-m's: %v", crossed, cause)
 			}
+			time.Sleep(time.Millisecond) // events come a moment later
 			if log.charged(t, "agent-b", witness.SignatureVerificationFailed, "session") != 1 {
 				t.Error("the message was not reported")
 			}
