@@ -198,6 +198,7 @@ func (w *webrtcConnector) New(cert *keys.Certificate, o connOptions) (conn, erro
 		way:        way,
 		began:      time.Now(),
 		refused:    w.refused,
+		tcp:        w.tcp,
 		quiet:      make(chan struct{}),
 		ch:         ch,
 		low:        make(chan struct{}, 1),
@@ -242,6 +243,7 @@ type webrtcConn struct {
 
 	began   time.Time
 	refused *lastRefusal
+	tcp     bool // a TCP candidate of the other side can be reached from any socket
 	// onLink says that there are no addresses that lead further than a link.
 	onLink bool
 	low    chan struct{} // capacity 1: the queue fell to the low-water mark
@@ -337,7 +339,7 @@ func (c *webrtcConn) describe(ctx context.Context) (string, error) {
 	}
 	c.described = true
 	sdp := c.local.description(withoutRelated(d.SDP) + linkCandidates(links))
-	if err := c.refused.since(c.began); err != nil && c.gatherEnd && len(c.pending) == 0 && !strings.Contains(sdp, "a=candidate:") {
+	if err := c.refused.since(c.began); err != nil && !c.tcp && c.gatherEnd && len(c.pending) == 0 && !strings.Contains(sdp, "a=candidate:") {
 		close(c.candidates)
 		return "", fmt.Errorf("no socket could be opened: %w", err)
 	}
