@@ -363,6 +363,8 @@ const (
 
 	// echoInterval is how often each side sends an echo.
 	echoInterval = time.Second
+	// defaultSuspectAfter is Recovery.SuspectAfter's default.
+	defaultSuspectAfter = 3 * time.Second
 	// echoSlack is how much longer the lesser key waits for the other side's
 	// echo, to answer it, before it sends its own.
 	echoSlack = 100 * time.Millisecond

@@ -39,6 +39,8 @@ const (
 	// disconnectedAfter only marks a quiet path; nothing is closed by it.
 	disconnectedAfter = 5 * time.Second
 	keepAlive         = 2 * time.Second
+	// checkInterval is pion's, between two checks of a pair.
+	checkInterval = 200 * time.Millisecond
 	// minCwnd keeps SCTP's congestion window from starting every burst at
 	// one packet (bytes).
 	minCwnd = 64 << 10
@@ -92,6 +94,9 @@ func newWebRTCConnector(cc connectorConfig) (*webrtcConnector, error) {
 		se.SetICETCPMux(mux)
 	}
 	se.SetICETimeouts(disconnectedAfter, 0, keepAlive)
+	// pion checks a pair seven times, 200 ms apart, and then never again: a network
+	// that heals after that would be of no use to the attempt.
+	se.SetICEMaxBindingRequests(uint16(attemptTimeout / checkInterval))
 	se.SetSrflxAcceptanceMinWait(reflexiveWait)
 	se.SetPrflxAcceptanceMinWait(reflexiveWait)
 	// Without the extended master secret a session's keys are not bound to its
