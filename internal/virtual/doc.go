@@ -30,6 +30,8 @@
 //	Net.Block      one direction between two hosts is closed
 //	Host.Unplug    a host is cut off
 //	Host.SetLoss   some of what a host sends and receives is lost
+//	Net.SetMTU     one direction between two hosts drops large datagrams
+//	Host.SetMTU    a host drops large datagrams
 //	Host.SetDelay  a host is further away
 //	Host.Move      a host gets another address
 //	Relay.Kill     a relay dies, and with Relay.Start comes back empty

@@ -39,6 +39,7 @@ type Host struct {
 	off   off
 	loss  loss
 	extra time.Duration
+	mtu   int // 0 without a limit
 }
 
 // attachment is one place on the network at which a host has been.

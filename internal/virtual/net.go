@@ -81,7 +81,7 @@ func start(cfg Config) (_ *Net, err error) {
 	}
 	n := &Net{
 		core:    core,
-		wire:    wire{hosts: map[ip4]*Host{}, blocked: map[lane]struct{}{}},
+		wire:    wire{hosts: map[ip4]*Host{}, blocked: map[lane]struct{}{}, mtu: map[lane]int{}},
 		backlog: backlog{lanes: map[lane]*pending{}},
 	}
 	core.AddChunkFilter(n.wire.keep)

@@ -20,7 +20,8 @@ type wire struct {
 	hosts   map[ip4]*Host
 	blocked map[lane]struct{}
 	loss    loss
-	slow    int // hosts with an extra delay
+	mtu     map[lane]int // of [Net.SetMTU]
+	slow    int          // hosts with an extra delay
 }
 
 // lane is one direction between two hosts, whatever their addresses.
@@ -64,7 +65,8 @@ func (w *wire) keep(c vnet.Chunk) bool {
 	case from == to: // it never left the machine
 		return true
 	}
-	if _, ok := w.blocked[lane{from, to}]; ok {
+	l := lane{from, to}
+	if _, ok := w.blocked[l]; ok || !w.fits(l, len(c.UserData())) {
 		return false
 	}
 	return from.loss.keep() && to.loss.keep()
