@@ -80,8 +80,11 @@ func start(cfg Config) (_ *Net, err error) {
 		return nil, fmt.Errorf("virtual: core: %w", err)
 	}
 	n := &Net{
-		core:    core,
-		wire:    wire{hosts: map[ip4]*Host{}, blocked: map[lane]struct{}{}, mtu: map[lane]int{}},
+		core: core,
+		wire: wire{
+			hosts: map[ip4]*Host{}, blocked: map[lane]struct{}{},
+			lossy: map[lane]*chance{}, mtu: map[lane]int{}, flows: map[lane]*flows{},
+		},
 		backlog: backlog{lanes: map[lane]*pending{}},
 	}
 	core.AddChunkFilter(n.wire.keep)
