@@ -19,6 +19,9 @@ const (
 	// maxProblems is how many problems of the traffic are reported; further ones
 	// are only counted.
 	maxProblems = 10
+	// maxKept is how many envelopes a muddled server keeps of each connection, to
+	// repeat them; older ones are not repeated.
+	maxKept = 8
 	// settleTime is how long Settle waits, in virtual time, for everything to
 	// arrive once everybody runs and reaches everybody. The longest wait of a
 	// recovery is half of it.
