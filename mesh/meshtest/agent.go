@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pion/transport/v5"
+
 	"github.com/infrafabric/agentmesh/internal/pipenet"
 	"github.com/infrafabric/agentmesh/internal/virtual"
 	"github.com/infrafabric/agentmesh/keys"
@@ -109,6 +111,9 @@ func (a *Agent) Pool() *turn.Pool {
 	}
 	return a.process.pool
 }
+
+// Host returns the agent's network, as its processes have it.
+func (a *Agent) Host() transport.Net { return a.host }
 
 // Dial returns the agent's Peer for another one, and fails the test when there is
 // none within a minute.
