@@ -13,6 +13,7 @@ import (
 
 	"github.com/infrafabric/agentmesh/internal/pipenet"
 	"github.com/infrafabric/agentmesh/internal/virtual"
+	"github.com/infrafabric/agentmesh/internal/wallclock"
 	"github.com/infrafabric/agentmesh/keys"
 	"github.com/infrafabric/agentmesh/mesh"
 	"github.com/infrafabric/agentmesh/turn"
@@ -40,6 +41,8 @@ type Agent struct {
 
 	load   load
 	window uint64 // of the next process; 0 as configured
+	clock  wallclock.Clock
+	off    time.Duration // by which the clock is ahead
 }
 
 // process is one run of an agent's program.
@@ -146,6 +149,7 @@ func (a *Agent) start() error {
 	}
 	cfg.Identity, cfg.Net, cfg.HTTPClient, cfg.NetworkChanged = a.id, a.host, a.http, a.networkChanged
 	cfg.Recorder = &recorder{line: &u.line, also: cfg.Recorder, takes: &a.load.recordTakes}
+	cfg.Time = a.clock.Now
 	if a.window > 0 {
 		cfg.Window = a.window
 	}

@@ -65,12 +65,14 @@
 //	SlowTrust     its trust policy does
 //	SlowRecorder  its recorder does
 //	Window        its next process has another window
+//	SetClock      its wall clock is wrong
+//	Sleep         its machine sleeps until Wake, when its wall clock has gone ahead
 //
 // And a server's:
 //
 //	Muddle     it loses envelopes, and repeats others
 //
-// A stopped agent differs from a stopped process in one way: its timers run on. A
+// A stopped or sleeping agent differs from a stopped process in one way: its timers run on. A
 // [Story] is a list of verbs with their times; [Random] makes one from a seed, and a
 // story that fails prints itself and what happened.
 package meshtest

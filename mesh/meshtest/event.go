@@ -58,6 +58,9 @@ const (
 	SlowRecorder Verb = "slow recorder"
 	Window       Verb = "window"
 	HangUp       Verb = "hang up"
+	SetClock     Verb = "set clock"
+	Sleep        Verb = "sleep"
+	Wake         Verb = "wake"
 	Muddle       Verb = "muddle"
 )
 
@@ -78,6 +81,10 @@ func (e Event) String() string {
 		s += fmt.Sprintf(" by %v", e.Extra)
 	case Lose, LosePath, Duplicate, Muddle:
 		s += fmt.Sprintf(" %d %%", e.Part)
+	case SetClock:
+		s += fmt.Sprintf(" %v ahead", e.Extra)
+	case Wake:
+		s += fmt.Sprintf(" after %v", e.Extra)
 	case Reorder:
 		s += fmt.Sprintf(" %d %% by %v", e.Part, e.Extra)
 	case Narrow, NarrowPath, Weigh, Window:
@@ -159,6 +166,12 @@ func (u *Universe) doMore(e Event, who, whom string) {
 		u.SlowTrust(who, e.Extra)
 	case SlowRecorder:
 		u.SlowRecorder(who, e.Extra)
+	case SetClock:
+		u.SetClock(who, e.Extra)
+	case Sleep:
+		u.Sleep(who)
+	case Wake:
+		u.Wake(who, e.Extra)
 	case Window:
 		u.Window(who, uint64(max(e.Size, 0)))
 	default:

@@ -71,7 +71,7 @@ func (w *writer) loadTrouble() {
 		add(begin, on)
 		add(end, off)
 	}
-	switch r.IntN(9) {
+	switch r.IntN(12) {
 	case 0:
 		both(Event{Verb: Exhaust}, Event{Verb: Replenish})
 	case 1:
@@ -95,6 +95,19 @@ func (w *writer) loadTrouble() {
 		if r.IntN(3) == 0 { // both at one instant
 			add(begin, Event{Verb: HangUp, Who: other, Whom: agent})
 		}
+	case 8: // wrong by minutes, so that others take it, or by more than they take
+		off := time.Duration(r.IntN(8*60)-4*60) * time.Second
+		if r.IntN(3) == 0 {
+			off *= 30
+		}
+		both(Event{Verb: SetClock, Extra: off}, Event{})
+	case 9, 10: // asleep, and right afterwards or wrong
+		slept := time.Duration(r.IntN(4*60)) * time.Second
+		if r.IntN(3) > 0 {
+			add(max(0, begin-20*time.Second), Event{Verb: SetClock, Who: agent, Extra: -slept})
+		}
+		both(Event{Verb: Sleep}, Event{Verb: Wake, Extra: slept})
+		add(end+w.millis(20000), Event{Verb: SetClock, Who: agent})
 	default:
 		servers := w.servers()
 		server := []string{servers[r.IntN(len(servers))]}

@@ -37,7 +37,7 @@ type Config struct {
 	// another before it returns.
 	Answers []string
 	// Configure changes an agent's configuration before each of its processes
-	// starts. Identity, Net, HTTPClient and NetworkChanged are the universe's, as is the
+	// starts. Identity, Net, HTTPClient, NetworkChanged and Time are the universe's, as is the
 	// Handler of an agent of Answers; Net is there to be used.
 	// A Recorder gets every event beside the timeline.
 	Configure func(name string, c *mesh.Config)

@@ -282,6 +282,7 @@ func (u *Universe) Mend() {
 		a.extra = 0
 		a.pipes.SetDelay(0)
 		a.load.ease()
+		a.setClock(0)
 		if a.process == nil {
 			a.restart()
 		} else {
