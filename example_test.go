@@ -4,21 +4,25 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/infrafabric/agentmesh/keys"
 	"github.com/infrafabric/agentmesh/signaling"
+	"github.com/infrafabric/agentmesh/turn"
 )
 
 // TestReadmeProgram builds the program that stands in the README and runs it
-// as two agents.
+// as two agents, with a STUN server.
 func TestReadmeProgram(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	if err != nil {
@@ -57,6 +61,18 @@ func TestReadmeProgram(t *testing.T) {
 	defer web.Close()
 	defer s.Close()
 	url := strings.Replace(web.URL, "http", "ws", 1)
+	socket, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	counted := &countedSocket{PacketConn: socket}
+	stun, err := turn.NewServer(turn.ServerConfig{PacketConns: []net.PacketConn{counted},
+		RelayIPs: []turn.RelayIP{{Public: netip.MustParseAddr("127.0.0.1")}}, Users: map[string]string{"nobody": "password"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stun.Close()
+	t.Setenv("STUN", "stun:"+socket.LocalAddr().String())
 
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
@@ -74,7 +90,24 @@ func TestReadmeProgram(t *testing.T) {
 	if err := b.Wait(); err != nil {
 		t.Errorf("agent-b: %v\n%s", err, erred.String())
 	}
+	if counted.packets.Load() == 0 {
+		t.Error("nobody asked the STUN server")
+	}
 	if got, want := said.String(), "agent-a {\"status\":\"up\"}\n"; got != want {
 		t.Errorf("agent-b printed %q, want %q", got, want)
 	}
+}
+
+// countedSocket counts what it receives.
+type countedSocket struct {
+	net.PacketConn
+	packets atomic.Int64
+}
+
+func (c *countedSocket) ReadFrom(b []byte) (int, net.Addr, error) {
+	n, from, err := c.PacketConn.ReadFrom(b)
+	if err == nil {
+		c.packets.Add(1)
+	}
+	return n, from, err
 }

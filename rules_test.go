@@ -31,6 +31,13 @@ func TestRules(t *testing.T) {
 		{"tests do not skip", tree.Skips},
 		{"nothing is unfinished", tree.Unfinished},
 		{"limits stand in one place", tree.Limits},
+		{"Go in texts compiles", func() []string {
+			bad, err := tree.Blocks(".", documents)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return bad
+		}},
 		{"promises name tests that exist", func() []string { return tree.Promises(documents) }},
 	} {
 		t.Run(rule.name, func(t *testing.T) {

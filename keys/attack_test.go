@@ -36,7 +36,7 @@ func TestAttackSwappedEntry(t *testing.T) {
 			} else {
 				writeFile(t, entry, Entry{ID: "a", Key: good.Key}.String()+"\n")
 			}
-			if err := os.Rename(entry, f.file("a")); err != nil {
+			if err := os.Rename(entry, f.memory.file("a")); err != nil {
 				t.Error(err)
 			}
 		}
@@ -81,7 +81,7 @@ func TestAttackHugeFiles(t *testing.T) {
 		t.Error("a directory of a terabyte")
 	}
 	f := newTestFirstUse(t, t.TempDir())
-	huge(f.file("a"))
+	huge(f.memory.file("a"))
 	var e *EntryFileError
 	if v, err := Check(t.Context(), f, claim(t, "a", 1)); v.Decision != Refused || !errors.As(err, &e) {
 		t.Errorf("an entry of a terabyte: %v, %v", v, err)

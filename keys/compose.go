@@ -8,6 +8,7 @@ import (
 // Compose combines policies into one:
 //
 //   - refused wins over yes, and yes over unknown; the first refusal in order gives the reason;
+//   - a member that lists or remembers a key for another agent refuses it, so that one key has one name in all together;
 //   - the roles of a yes are the union of those that its directories grant;
 //   - a yes ends when the first of the yeses that make it up ends;
 //   - each member is asked as [Check] asks: an error, an ended yes or a nil member is a refusal.

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,11 +12,6 @@ import (
 	"sync"
 	"time"
 )
-
-// settleTime is how old a file must be, when it is read, for its time of modification to be trusted: a
-// second write within the same tick of the file system's clock leaves no trace in it. FAT's tick of
-// 2 s is the coarsest in use.
-const settleTime = 2 * time.Second
 
 var (
 	errEmptyDirectory = errors.New("it is empty: to list nobody, write a comment into it")
@@ -40,11 +34,12 @@ type DirectoryConfig struct {
 
 // Directory is a [Trust] policy read from a file: agents, the keys that may speak for them, and their roles.
 // The format is in the package comment. An agent that is listed with other keys only is refused with a
-// [*KeyMismatchError]; one that is not listed is unknown.
+// [*KeyMismatchError]. One that is not listed is unknown, unless it shows a key that is listed for another agent:
+// then it is refused with a [*KeyOfAnotherError], so that composed policies keep to one name for one key as well.
 //
 // The file is looked at each time the Directory is asked, and read again when its time of modification, its
-// size or the file itself (after a rename) is another. A file younger than 2 s when it was read is always read
-// again, so that no change is missed. When the file is missing or broken the last good entries stay in force
+// size or the file itself (after a rename) is another. A file younger than 2 s when it was read is read
+// again, so that no change is missed, and one whose time lies in the future until it has stayed the same for 2 s. When the file is missing or broken the last good entries stay in force
 // and Err and [DirectoryConfig.OnReload] say so: an editing mistake must not cut off every agent. Replace the
 // file by renaming a new one over it: a reader can then never see half of it. As a guard for editors that
 // write in place, a file that is empty or does not end in an end of line counts as broken.
@@ -55,12 +50,12 @@ type Directory struct {
 	path     string
 	onReload func(error)
 
-	mu    sync.Mutex // guards what follows
-	table map[string][]Entry
-	sum   [sha256.Size]byte // of the bytes that table was made of
-	seen  fs.FileInfo       // the file as it was read last; nil when it could not be read
-	fresh bool              // seen was younger than settleTime
-	err   error             // why the last look failed; also of a broken file that was seen
+	mu     sync.Mutex // guards what follows
+	table  map[string][]Entry
+	owners map[PublicKey]string // whose each key is
+	sum    [sha256.Size]byte    // of the bytes that table was made of
+	seen   sighting
+	err    error // why the last look failed; also of a broken file that was seen
 }
 
 // NewDirectory reads the file for the first time; it fails when it cannot, with an error that is a
@@ -84,8 +79,11 @@ func NewDirectory(cfg DirectoryConfig) (*Directory, error) {
 
 // Check implements [Trust]. It does not look at evidence.
 func (d *Directory) Check(_ context.Context, c Claim) (Verdict, error) {
-	listed := d.look(c.ID)
+	listed, owner := d.look(c.ID, c.Key)
 	if len(listed) == 0 {
+		if owner != "" {
+			return Verdict{Decision: Refused}, &KeyOfAnotherError{ID: c.ID, Key: c.Key, Other: owner, Path: d.path}
+		}
 		return Verdict{}, nil
 	}
 	for _, e := range listed {
@@ -98,12 +96,13 @@ func (d *Directory) Check(_ context.Context, c Claim) (Verdict, error) {
 
 // Find implements [Finder].
 func (d *Directory) Find(_ context.Context, id string) ([]PublicKey, error) {
-	return keysOf(d.look(id)), nil
+	listed, _ := d.look(id, PublicKey{})
+	return keysOf(listed), nil
 }
 
 // Err looks at the file and reports why it is not the source of the entries in force; nil when it is.
 func (d *Directory) Err() error {
-	d.look("")
+	d.look("", PublicKey{})
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.err
@@ -117,17 +116,18 @@ func keysOf(entries []Entry) []PublicKey {
 	return list
 }
 
-// look brings the entries up to date and returns those of one agent, which nobody may write to.
-func (d *Directory) look(id string) []Entry {
+// look brings the entries up to date and returns those of one agent, which nobody may write to, and the agent that a
+// key is listed for.
+func (d *Directory) look(id string, key PublicKey) (listed []Entry, owner string) {
 	d.mu.Lock()
 	news, err := d.refresh()
-	listed := d.table[id]
+	listed, owner = d.table[id], d.owners[key]
 	d.mu.Unlock()
 	// Without the lock, so that the function may use the Directory.
 	if news && d.onReload != nil {
 		d.onReload(err)
 	}
-	return listed
+	return listed, owner
 }
 
 // refresh looks at the file, reads it when it may have changed, and reports whether there is anything to tell.
@@ -137,36 +137,33 @@ func (d *Directory) refresh() (news bool, err error) {
 	if err == nil && othersCanWrite(info) {
 		err = errWorldWritable // each time, since changing the mode leaves the times alone
 	}
-	if err == nil && d.seen != nil && !d.fresh && sameVersion(info, d.seen) {
+	if err == nil && d.seen.holds(info) {
 		return false, nil
 	}
-	d.seen = nil
+	before := d.seen
+	d.seen = sighting{}
 	changed := false
 	if err == nil {
-		changed, err = d.read()
+		changed, err = d.read(before)
 	}
-	before := d.err
+	fault := d.err
 	if err == nil {
 		d.err = nil
-		return changed || before != nil, nil
+		return changed || fault != nil, nil
 	}
 	d.err = wrap("directory "+d.path, err)
-	return before == nil || before.Error() != d.err.Error(), d.err
+	return fault == nil || fault.Error() != d.err.Error(), d.err
 }
 
-func sameVersion(a, b fs.FileInfo) bool {
-	return a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size() && os.SameFile(a, b)
-}
-
-// read reads the file and reports whether its content is another than that in force.
-func (d *Directory) read() (changed bool, err error) {
+// read reads the file, seen before perhaps, and reports whether its content is another than that in force.
+func (d *Directory) read(before sighting) (changed bool, err error) {
 	now := time.Now()
 	data, info, err := readRegular(d.path, MaxDirectorySize)
 	if err != nil {
 		return false, err
 	}
 	// From here on the content decides, good or bad: no need to read it again before it changes.
-	d.seen, d.fresh = info, info.ModTime().After(now.Add(-settleTime))
+	d.seen = before.next(info, now)
 	if len(data) == 0 {
 		return false, errEmptyDirectory
 	}
@@ -178,11 +175,12 @@ func (d *Directory) read() (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	table := make(map[string][]Entry)
+	table, owners := make(map[string][]Entry), make(map[PublicKey]string, len(entries))
 	for _, e := range entries {
 		table[e.ID] = append(table[e.ID], e)
+		owners[e.Key] = e.ID
 	}
-	d.table, d.sum = table, sum
+	d.table, d.owners, d.sum = table, owners, sum
 	return true, nil
 }
 

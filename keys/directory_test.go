@@ -65,7 +65,7 @@ func decision(t testing.TB, trust Trust, c Claim) Decision {
 }
 
 func TestDirectoryVerdicts(t *testing.T) {
-	d, _, _ := newDirectory(t, listing(
+	d, path, _ := newDirectory(t, listing(
 		Entry{"a", testKey(t, 1), []string{"writer", "operator"}},
 		Entry{"a", testKey(t, 2), nil},
 		Entry{"b", testKey(t, 3), nil}))
@@ -90,8 +90,13 @@ func TestDirectoryVerdicts(t *testing.T) {
 			t.Errorf("%q does not name %s", err, k.Fingerprint())
 		}
 	}
-	if got := decision(t, d, claim(t, "c", 1)); got != Unknown {
+	if got := decision(t, d, claim(t, "c", 4)); got != Unknown {
 		t.Errorf("not listed: %v", got)
+	}
+	v, err = Check(t.Context(), d, claim(t, "c", 2))
+	var o *KeyOfAnotherError
+	if v.Decision != Refused || !errors.Is(err, ErrRefused) || !errors.As(err, &o) || o.ID != "c" || o.Key != testKey(t, 2) || o.Other != "a" || o.Path != path {
+		t.Errorf("not listed, with the key of another: %v, %v", v, err)
 	}
 	if got, err := Find(t.Context(), d, "a"); err != nil || !slices.Equal(got, e.Listed) {
 		t.Errorf("found %v, %v", got, err)
@@ -285,7 +290,7 @@ func TestDirectoryConcurrently(t *testing.T) {
 		})
 	}
 	for n := range 50 {
-		replaceFile(t, path, listing(keep, Entry{fmt.Sprint("a", n), keep.Key, nil}))
+		replaceFile(t, path, listing(keep, Entry{fmt.Sprint("a", n), testKey(t, 2), nil}))
 	}
 	wg.Wait()
 }

@@ -42,10 +42,11 @@
 //	    of the line; '#' within a word is part of it. Lines without words mean nothing.
 //	  - An agent ID that begins with '#' or '\' is written with a '\' in front.
 //	  - Several lines with different keys for one agent are allowed, for rotation: any of the keys may speak, each with the
-//	    roles of its own line. The same key twice for one agent is an error.
+//	    roles of its own line. The same key twice is an error, for one agent and all the more for two: whoever holds it could
+//	    be taken for two agents. An agent that is renamed keeps its key when its line is changed, not added to.
 //	  - A role is 1 to 64 letters, digits, '-', '_', '.', ':' or '/'.
 //	  - Every line ends with a line feed, the last one too, so that a file that was cut off is noticed; a carriage return before
-//	    it is ignored. Control characters other than the tab are errors.
+//	    it is ignored. Control characters other than the tab are errors, and so is a byte order mark.
 //	  - Limits: [MaxDirectorySize], [MaxDirectoryLine], [MaxDirectoryEntries], [MaxKeysPerAgent], [MaxRoles].
 //
 // # Threats

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -40,11 +41,17 @@ func escapeID(id string) string {
 type SyntaxError struct {
 	Line   int // from 1
 	Reason string
+	Column int // byte of the line, from 1; 0 where no single place is meant
 }
 
 func (e *SyntaxError) Error() string { return "keys: " + e.text() }
 
-func (e *SyntaxError) text() string { return fmt.Sprintf("directory line %d: %s", e.Line, e.Reason) }
+func (e *SyntaxError) text() string {
+	if e.Column > 0 {
+		return fmt.Sprintf("directory line %d, byte %d: %s", e.Line, e.Column, e.Reason)
+	}
+	return fmt.Sprintf("directory line %d: %s", e.Line, e.Reason)
+}
 
 // SyntaxErrors are the faults of one directory in the order of its lines: one or more, at most
 // [MaxSyntaxErrors].
@@ -84,9 +91,14 @@ func ParseDirectory(r io.Reader) ([]Entry, error) {
 }
 
 func parseDirectory(data []byte) ([]Entry, error) {
-	p := directoryParser{lines: make(map[string]map[PublicKey]int)}
+	p := directoryParser{keys: make(map[string]int), owners: make(map[PublicKey]owner)}
 	if len(data) > MaxDirectorySize {
-		return nil, SyntaxErrors{{1, fmt.Sprintf("more than %d bytes in the file", MaxDirectorySize)}}
+		return nil, SyntaxErrors{{Line: 1, Reason: fmt.Sprintf("more than %d bytes in the file", MaxDirectorySize)}}
+	}
+	if len(data) > 0 {
+		if found, reason := wrongEncoding(data); found != "" {
+			return nil, SyntaxErrors{{Line: 1, Column: 1, Reason: "found " + found + "; " + reason}}
+		}
 	}
 	for n := 1; len(data) > 0 && len(p.errs) < MaxSyntaxErrors; n++ {
 		line, rest, ended := bytes.Cut(data, []byte("\n"))
@@ -94,11 +106,11 @@ func parseDirectory(data []byte) ([]Entry, error) {
 		if !ended {
 			// A file that is being written, or was cut off, mostly ends within a line. Reading
 			// half of it would revoke the other half.
-			p.fail(n, "no end of line: the file may be cut off")
+			p.fail(n, 0, "no end of line: the file may be cut off")
 			break
 		}
-		if reason := p.line(n, bytes.TrimSuffix(line, []byte("\r"))); reason != "" {
-			p.fail(n, reason)
+		if column, reason := p.line(n, bytes.TrimSuffix(line, []byte("\r"))); reason != "" {
+			p.fail(n, column, reason)
 		}
 	}
 	if len(p.errs) > 0 {
@@ -109,50 +121,65 @@ func parseDirectory(data []byte) ([]Entry, error) {
 
 type directoryParser struct {
 	entries []Entry
-	lines   map[string]map[PublicKey]int // where each entry stands
+	keys    map[string]int      // how many each agent has
+	owners  map[PublicKey]owner // whose each key is
 	errs    SyntaxErrors
 }
 
-func (p *directoryParser) fail(line int, reason string) {
-	p.errs = append(p.errs, &SyntaxError{line, reason})
+type owner struct {
+	id   string
+	line int
+}
+
+func (p *directoryParser) fail(line, column int, reason string) {
+	p.errs = append(p.errs, &SyntaxError{Line: line, Column: column, Reason: reason})
 }
 
 // line reads line n and says what is wrong with it; "" is nothing.
-func (p *directoryParser) line(n int, line []byte) string {
+func (p *directoryParser) line(n int, line []byte) (column int, reason string) {
 	if len(line) > MaxDirectoryLine {
-		return fmt.Sprintf("%d bytes, more than %d", len(line), MaxDirectoryLine)
+		return 0, fmt.Sprintf("%d bytes, more than %d", len(line), MaxDirectoryLine)
 	}
 	if !utf8.Valid(line) {
-		return "not UTF-8"
+		return 1 + bytes.IndexFunc(line, func(r rune) bool { return r == utf8.RuneError }), "not UTF-8"
 	}
 	if i := bytes.IndexFunc(line, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }); i >= 0 {
 		// Blocks of zeros are what a file system may show after a loss of power.
-		return fmt.Sprintf("control character %#02x", line[i])
+		return 1 + i, fmt.Sprintf("control character %#02x", line[i])
 	}
 	words := fields(string(line))
 	if len(words) == 0 {
-		return ""
+		return 0, ""
 	}
 	e, err := parseEntry(words)
 	if err != nil {
-		return plain(err)
+		if i := strings.IndexFunc(strings.Join(words, " "), blank); i >= 0 {
+			return 1 + bytes.IndexFunc(line, blank), "a character that is shown as a space or as nothing, but is neither a space nor a tab"
+		}
+		if found := notAnEntry(words); found != "" {
+			return 0, "found " + found + "; want an agent ID, " + wantPublicKey + ", and perhaps roles"
+		}
+		return 0, plain(err)
 	}
-	known := p.lines[e.ID]
-	if known == nil {
-		known = make(map[PublicKey]int)
-		p.lines[e.ID] = known
-	}
-	switch before := known[e.Key]; {
-	case before != 0:
-		return fmt.Sprintf("agent %q has this key on line %d already", e.ID, before)
-	case len(known) == MaxKeysPerAgent:
-		return fmt.Sprintf("more than %d keys for agent %q", MaxKeysPerAgent, e.ID)
+	switch before := p.owners[e.Key]; {
+	case before.line != 0 && before.id == e.ID:
+		return 0, fmt.Sprintf("agent %q has this key on line %d already", e.ID, before.line)
+	case before.line != 0:
+		return 0, fmt.Sprintf("agent %q has the key of agent %q on line %d; one key speaks for one agent", e.ID, before.id, before.line)
+	case p.keys[e.ID] == MaxKeysPerAgent:
+		return 0, fmt.Sprintf("more than %d keys for agent %q", MaxKeysPerAgent, e.ID)
 	case len(p.entries) == MaxDirectoryEntries:
-		return fmt.Sprintf("more than %d entries", MaxDirectoryEntries)
+		return 0, fmt.Sprintf("more than %d entries", MaxDirectoryEntries)
 	}
-	known[e.Key] = n
+	p.keys[e.ID]++
+	p.owners[e.Key] = owner{e.ID, n}
 	p.entries = append(p.entries, e)
-	return ""
+	return 0, ""
+}
+
+// blank reports characters that look like a space, or like nothing, and come with text that was copied from a page.
+func blank(r rune) bool {
+	return r > 0x7f && (unicode.IsSpace(r) || unicode.Is(unicode.Cf, r))
 }
 
 // fields splits a line at spaces and tabs and drops the comment, which begins with a word that begins
@@ -191,6 +218,22 @@ func parseEntry(words []string) (e Entry, err error) {
 		e.Roles, err = parseRoles(words[2])
 	}
 	return e, err
+}
+
+// notAnEntry names a line that could not be read and looks like one of another kind of file; "" for no idea.
+func notAnEntry(words []string) string {
+	first := words[0]
+	switch {
+	case strings.HasPrefix(first, "-----BEGIN") || strings.HasPrefix(first, "-----END"):
+		return "a PEM block"
+	case isSSH(first):
+		return "an OpenSSH public key"
+	case strings.HasPrefix(first, publicKeyPrefix):
+		return "a key in front of the agent ID"
+	case first == "{" || strings.HasPrefix(first, `{"`):
+		return "JSON"
+	}
+	return ""
 }
 
 func parseRoles(s string) ([]string, error) {

@@ -2,6 +2,7 @@ package keys
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"reflect"
@@ -14,13 +15,16 @@ func TestParseDirectoryVector(t *testing.T) {
 	k1 := rfcKey(t)
 	k2, _ := ParsePublicKey("ed25519:PUAXw-hDiVqStwqnTRt-vJyYLM8uxJaMwM1V8Sr0Zgw")
 	k3, _ := ParsePublicKey("ed25519:_FHNjmIYoaONpH7QAjDwWAgW7RO6MwOsXeuRFUiQgCU")
+	k4, _ := ParsePublicKey("ed25519:k19oMZ1PIn4Cv9VKDd-FuKJC5CpCd6pe9eqraRcQkk4")
+	k5, _ := ParsePublicKey("ed25519:nXSTK9tvIdx6sh1vxSYPR04NU4Vx-6eoK3T_5H5vmhA")
+	k6, _ := ParsePublicKey("ed25519:XhKv6q-JQI5pFHmLxQviBHvNlEOgGjgMI8KB5TF3A0g")
 	want := []Entry{
 		{"agent-a", k1, nil},
 		{"agent-b", k2, []string{"operator", "auditor:eu"}},
 		{"agent-b", k3, nil},
-		{"if://agent/swarm/legal-1@1.2.0#x", k1, nil},
-		{"#bot", k1, nil},
-		{`\srv`, k1, nil},
+		{"if://agent/swarm/legal-1@1.2.0#x", k4, nil},
+		{"#bot", k5, nil},
+		{`\srv`, k6, nil},
 	}
 	file := readFile(t, "testdata/agents.txt")
 	for name, data := range map[string][]byte{"LF": file, "CR LF": bytes.ReplaceAll(file, []byte("\n"), []byte("\r\n"))} {
@@ -58,6 +62,7 @@ func TestParseDirectoryFaults(t *testing.T) {
 		"roles apart":           {"agent-a " + k + " a, b\n", 1},
 		"too many roles":        {"agent-a " + k + " " + numbered("r", MaxRoles+1, ",") + "\n", 1},
 		"same key twice":        {"agent-a " + k + "\n\nagent-a " + k + " operator\n", 3},
+		"one key, two agents":   {"# x\nagent-a " + k + "\n\nagent-b " + k + "\n", 4},
 		"no end of line":        {"agent-a " + k, 1},
 		"no end of comment":     {"agent-a " + k + "\n# agents of", 2},
 		"zeros":                 {"# \x00\x00\n", 1},
@@ -75,6 +80,9 @@ func TestParseDirectoryFaults(t *testing.T) {
 		}
 	}
 }
+
+// nthKey is one of any number of keys, of which nobody knows the private halves.
+func nthKey(n int) PublicKey { return PublicKey{sha256.Sum256(fmt.Append(nil, n))} }
 
 func numbered(s string, n int, sep string) string {
 	var parts []string
@@ -99,7 +107,7 @@ func TestParseDirectoryCounts(t *testing.T) {
 		fmt.Fprintln(&keys, Entry{ID: "agent-a", Key: testKey(t, byte(n+1))})
 	}
 	for n := range MaxDirectoryEntries + 1 {
-		fmt.Fprintf(&agents, "%x %s\n", n, rfcText)
+		fmt.Fprintf(&agents, "%x %s\n", n, nthKey(n))
 	}
 	for text, limit := range map[string]int{keys.String(): MaxKeysPerAgent, agents.String(): MaxDirectoryEntries} {
 		var e *SyntaxError
@@ -154,7 +162,12 @@ func FuzzParseDirectory(f *testing.F) {
 			return
 		}
 		var b strings.Builder
+		owners := make(map[PublicKey]bool)
 		for _, e := range entries {
+			if owners[e.Key] {
+				t.Fatalf("%v stands twice", e.Key)
+			}
+			owners[e.Key] = true
 			if (Claim{ID: e.ID, Key: e.Key, Time: epoch}).check() != nil {
 				t.Fatalf("invalid entry %v", e)
 			}
@@ -170,7 +183,7 @@ func FuzzParseDirectory(f *testing.F) {
 func BenchmarkParseDirectory(b *testing.B) {
 	var text strings.Builder
 	for n := range 1000 {
-		fmt.Fprintf(&text, "agent-%d %s operator\n", n, rfcText)
+		fmt.Fprintf(&text, "agent-%d %s operator\n", n, nthKey(n))
 	}
 	for b.Loop() {
 		if _, err := ParseDirectory(strings.NewReader(text.String())); err != nil {

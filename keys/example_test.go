@@ -170,7 +170,7 @@ func ExampleNewDirectory() {
 	v, err = keys.Check(ctx, trust, keys.Claim{ID: "agent-a", Key: other.PublicKey(), Time: time.Now()})
 	var mismatch *keys.KeyMismatchError
 	fmt.Println(v.Decision, errors.As(err, &mismatch))
-	v, err = keys.Check(ctx, trust, keys.Claim{ID: "agent-b", Key: a.PublicKey(), Time: time.Now()})
+	v, err = keys.Check(ctx, trust, keys.Claim{ID: "agent-b", Key: other.PublicKey(), Time: time.Now()})
 	fmt.Println(v.Decision, err)
 	// Output:
 	// yes [operator] <nil>

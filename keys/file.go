@@ -16,6 +16,7 @@ const tempPattern = ".agentmesh-*.tmp"
 var (
 	errNotRegular = errors.New("not a regular file")
 	errTooLarge   = errors.New("file too large")
+	errNoLinks    = errors.New("the file system has no hard links, without which a file cannot appear complete and replace none")
 )
 
 // readRegular reads a file of at most limit bytes and describes what it read. Symbolic links are
@@ -47,7 +48,7 @@ func readRegular(path string, limit int64) ([]byte, fs.FileInfo, error) {
 		return nil, nil, err
 	}
 	if int64(len(data)) > limit {
-		return nil, nil, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("%w: more than %d bytes", errTooLarge, limit)}
+		return nil, nil, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("%w: %d bytes, more than %d", errTooLarge, max(info.Size(), int64(len(data))), limit)}
 	}
 	return data, info, nil
 }
@@ -55,8 +56,9 @@ func readRegular(path string, limit int64) ([]byte, fs.FileInfo, error) {
 // createFile creates a file with mode 0600 and the given content, on stable storage when it returns.
 // The name appears with the whole content or not at all, and never replaces another file: the content
 // is written under a temporary name and then linked, and link fails when the name is taken, where
-// rename would replace in silence. The error then matches fs.ErrExist.
-func createFile(path string, data []byte) (err error) {
+// rename would replace in silence. The error then matches fs.ErrExist. check, unless it is
+// nil, is asked about the file before it has its name.
+func createFile(path string, data []byte, check func(written string) error) (err error) {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, tempPattern) // mode 0600
 	if err != nil {
@@ -73,7 +75,16 @@ func createFile(path string, data []byte) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := os.Link(f.Name(), path); err != nil {
+	if check != nil {
+		if err := check(f.Name()); err != nil {
+			return err
+		}
+	}
+	err = os.Link(f.Name(), path)
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported) {
+		return fmt.Errorf("%w: %w", errNoLinks, err) // whoever may create files may link his own, where there are links
+	}
+	if err != nil {
 		return err
 	}
 	return syncDir(dir)

@@ -45,7 +45,7 @@ func othersCanWrite(info fs.FileInfo) bool { return info.Mode().Perm()&0o002 != 
 // notOursAlone says why others could exchange files in a directory; "" is nothing.
 func notOursAlone(info fs.FileInfo) string {
 	if mode := info.Mode().Perm(); mode&0o022 != 0 {
-		return fmt.Sprintf("others can write to it (mode %04o); set it to 0700", mode)
+		return fmt.Sprintf("others can write to it (mode %04o); set it to 0700, or choose a file system that keeps modes", mode)
 	}
 	return ""
 }

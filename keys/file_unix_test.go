@@ -4,11 +4,14 @@ package keys
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func TestKeyFileModes(t *testing.T) {
@@ -173,5 +176,104 @@ func TestWritableByOthers(t *testing.T) {
 	}
 	if got := reported.take(); len(got) != 2 || got[0] == nil || got[1] != nil {
 		t.Errorf("reported %v", got)
+	}
+}
+
+// fixedModes creates files as on a mount that has one mode for all.
+func fixedModes(mode fs.FileMode) func(string, []byte, func(string) error) error {
+	return func(path string, data []byte, check func(string) error) error {
+		return createFile(path, data, func(written string) error {
+			if err := os.Chmod(written, mode); err != nil {
+				return err
+			}
+			return check(written)
+		})
+	}
+}
+
+// TestKeyWhereModesAreFixed: a key that could not be loaded again is not written,
+// and the error says that it is the file system.
+func TestKeyWhereModesAreFixed(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "k")
+	id := testIdentity(t, "a", 1)
+	for _, mode := range []fs.FileMode{0o777, 0o755, 0o666, 0o644, 0o660, 0o670} {
+		err := id.saveBy(fixedModes(mode), path)
+		var e *KeyFileError
+		if !errors.As(err, &e) || e.Path != path || !strings.Contains(e.Reason, fmt.Sprintf("mode %04o", mode)) || !strings.Contains(e.Reason, "file system") {
+			t.Errorf("mode %04o: %v", mode, err)
+		}
+		if names := list(t, dir); len(names) > 0 {
+			t.Fatalf("mode %04o: files %v", mode, names)
+		}
+	}
+	for _, mode := range []fs.FileMode{0o600, 0o700, 0o400} {
+		if err := id.saveBy(fixedModes(mode), path); err != nil {
+			t.Errorf("mode %04o: %v", mode, err)
+		}
+		if _, err := LoadOrGenerate(path, "a"); err != nil {
+			t.Errorf("mode %04o: %v", mode, err)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestKeyThatChangesOnItsWay: what the file system makes of a key is found out
+// before the key is in use.
+func TestKeyThatChangesOnItsWay(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "k")
+	other := filepath.Join(t.TempDir(), "other")
+	if err := testIdentity(t, "a", 2).Save(other); err != nil {
+		t.Fatal(err)
+	}
+	for name, data := range map[string][]byte{"other key": readFile(t, other), "cut off": readFile(t, other)[:80], "nothing": nil} {
+		err := testIdentity(t, "a", 1).saveBy(func(path string, _ []byte, check func(string) error) error { return createFile(path, data, check) }, path)
+		if err == nil || len(list(t, dir)) > 0 {
+			t.Errorf("%s: %v, files %v", name, err, list(t, dir))
+		}
+	}
+}
+
+// TestNoDescriptorLeft: a process without a free descriptor still knows whom it
+// trusts.
+func TestNoDescriptorLeft(t *testing.T) {
+	f := newTestFirstUse(t, t.TempDir())
+	d, path, _ := newDirectory(t, listing(Entry{"a", testKey(t, 1), nil}))
+	old := time.Now().Add(-time.Minute)
+	if err := f.Learn(t.Context(), claim(t, "a", 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(path, old, old); err != nil {
+		t.Fatal(err)
+	}
+	both := Compose(d, f)
+	if got := decision(t, both, claim(t, "a", 1)); got != Yes {
+		t.Fatal(got)
+	}
+	var before syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	none := before
+	none.Cur = 0
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	_, opened := os.Open(path)
+	yes, err := Check(t.Context(), both, claim(t, "a", 1))
+	other, _ := Check(t.Context(), f, claim(t, "a", 2))
+	learned := f.Learn(t.Context(), claim(t, "b", 2))
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(opened, syscall.EMFILE) {
+		t.Fatalf("a file could be opened: %v", opened)
+	}
+	var e *RememberError
+	if yes.Decision != Yes || err != nil || other.Decision != Refused || !errors.As(learned, &e) || !errors.Is(learned, syscall.EMFILE) {
+		t.Errorf("the right key %v, %v; another one %v; learned %v", yes, err, other, learned)
 	}
 }

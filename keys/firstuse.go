@@ -2,19 +2,14 @@ package keys
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
+	"sync"
 	"time"
 )
-
-// ErrFull means that a [FirstUse] remembers [MaxRemembered] agents already.
-var ErrFull = errors.New("no room for another agent")
 
 // FirstUseConfig configures a [FirstUse].
 type FirstUseConfig struct {
@@ -28,26 +23,39 @@ type FirstUseConfig struct {
 // does with hosts, and refuses every other key from then on with a [*KeyChangedError]. An agent it does not
 // remember is unknown. Like SSH it cannot tell an impostor who is there at the first meeting.
 //
+// One key has one name: a key that is remembered of another agent is refused with a [*KeyOfAnotherError], and is
+// not learned a second time. An agent that is given a new name keeps its key when what is remembered of the old
+// name is forgotten first.
+//
 // Each agent is one file, named by the SHA-256 of the agent ID in hexadecimal, which holds one line in the format
-// of a directory. The files may be copied, read and removed by hand; nothing is kept in memory. A file appears
-// complete or not at all and is never replaced, so that of two processes which meet two keys for one agent
-// at once, one learns its key and the other one an error. A file that is damaged, is not a
+// of a directory. The files may be copied, read and removed by hand, which is noticed as changes to a [Directory]
+// are. A file appears complete or not at all and is never replaced, so that of two processes which meet two keys for
+// one agent at once, one learns its key and the other one an error. A file that is damaged, is not a
 // regular file (such as a symbolic link), or is about another agent refuses the agent with an
 // [*EntryFileError].
 //
+// A FirstUse that cannot write is of no use: NewFirstUse and Learn then fail with a [*RememberError]. To trust what
+// was remembered without learning more, put the lines of its files into a Directory.
+//
 // It needs no closing and is safe for concurrent use, in any number of processes.
 type FirstUse struct {
-	dir   string
-	limit int // MaxRemembered, less in tests
+	memory *memory
+	limit  int // MaxRemembered, less in tests
+	create func(path string, data []byte, check func(string) error) error
+
+	learning sync.Mutex // one learns at a time; guards what follows
+	failed   *RememberError
+	failedAt time.Time
 }
 
-// NewFirstUse prepares the directory.
+// NewFirstUse prepares the directory, and writes and removes a file in it. The error is a [*RememberError] when that
+// is not possible.
 func NewFirstUse(cfg FirstUseConfig) (*FirstUse, error) {
-	f, err := newFirstUse(cfg)
+	f, err := newFirstUse(cfg, createFile)
 	return f, wrap("first use", err)
 }
 
-func newFirstUse(cfg FirstUseConfig) (*FirstUse, error) {
+func newFirstUse(cfg FirstUseConfig, create func(string, []byte, func(string) error) error) (*FirstUse, error) {
 	if cfg.Path == "" {
 		return nil, errors.New("FirstUseConfig.Path is empty")
 	}
@@ -56,11 +64,12 @@ func newFirstUse(cfg FirstUseConfig) (*FirstUse, error) {
 		return nil, err
 	}
 	if err := os.Mkdir(dir, 0o700); err == nil {
-		if err := syncDir(filepath.Dir(dir)); err != nil {
-			return nil, err
+		err = syncDir(filepath.Dir(dir))
+		if err != nil {
+			return nil, &RememberError{Path: dir, Err: err}
 		}
 	} else if !errors.Is(err, fs.ErrExist) {
-		return nil, err
+		return nil, &RememberError{Path: dir, Err: err}
 	}
 	info, err := os.Stat(dir)
 	if err != nil {
@@ -73,81 +82,95 @@ func newFirstUse(cfg FirstUseConfig) (*FirstUse, error) {
 		return nil, fmt.Errorf("%s: %s", dir, reason)
 	}
 	sweep(dir)
-	return &FirstUse{dir, MaxRemembered}, nil
-}
-
-// sweep removes what processes left that died while they wrote. One that is alive needs no hour.
-func sweep(dir string) {
-	files, _ := os.ReadDir(dir) // nothing depends on it; the next start tries again
-	for _, file := range files {
-		if left, _ := path.Match(tempPattern, file.Name()); !left {
-			continue
+	// Whether it can be written to is found out now, and not when the first agent is met.
+	probe := filepath.Join(dir, probeName)
+	if err := create(probe, []byte("#\n"), nil); err == nil {
+		err = os.Remove(probe)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, &RememberError{Path: dir, Err: err}
 		}
-		if info, err := file.Info(); err == nil && time.Since(info.ModTime()) > time.Hour {
-			_ = os.Remove(filepath.Join(dir, file.Name()))
-		}
+	} else if !errors.Is(err, fs.ErrExist) { // another process is at it
+		return nil, &RememberError{Path: dir, Err: err}
 	}
+	return &FirstUse{memory: newMemory(dir), limit: MaxRemembered, create: create}, nil
 }
 
 // Check implements [Trust]. It does not look at evidence.
 func (f *FirstUse) Check(_ context.Context, c Claim) (Verdict, error) {
-	known, err := f.known(c.ID)
+	known, err := f.memory.known(c.ID)
+	unknown := errors.Is(err, fs.ErrNotExist)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return Verdict{}, nil
-	case err != nil:
+	case err != nil && !unknown:
 		return Verdict{Decision: Refused}, err
-	case known != c.Key:
-		return Verdict{Decision: Refused}, &KeyChangedError{c.ID, known, c.Key, f.file(c.ID)}
+	case err == nil && known != c.Key:
+		return Verdict{Decision: Refused}, &KeyChangedError{c.ID, known, c.Key, f.memory.file(c.ID)}
+	}
+	if err := f.memory.another(c); err != nil {
+		return Verdict{Decision: Refused}, err
+	}
+	if unknown {
+		return Verdict{}, nil
 	}
 	return Verdict{Decision: Yes}, nil
 }
 
 // Learn implements [Learner]: it remembers c.Key for c.ID, on stable storage when it returns. To learn the known
-// key again is no error; to learn another one is a [*KeyChangedError] and changes nothing. The error matches
-// [ErrFull] at [MaxRemembered] agents.
+// key again is no error; to learn another one is a [*KeyChangedError], and one that is remembered of another agent a
+// [*KeyOfAnotherError]; both change nothing.
+//
+// When it cannot be remembered the error is a [*RememberError]. It matches [ErrFull] at [MaxRemembered] agents.
+// Otherwise writing failed, and is not tried again for 5 s: Learn fails with the same cause until then, however
+// often it is called.
 func (f *FirstUse) Learn(_ context.Context, c Claim) error {
 	const op = "learn"
 	if err := c.check(); err != nil {
 		return wrap(op, err)
 	}
-	err := f.room()
-	if err == nil {
-		line := Entry{ID: c.ID, Key: c.Key}.String() + "\n"
-		err = createFile(f.file(c.ID), []byte(line))
-	}
-	if err == nil {
-		return nil
-	}
-	if !errors.Is(err, fs.ErrExist) && !errors.Is(err, ErrFull) {
-		return wrap(op, err)
-	}
-	known, e := f.known(c.ID)
-	switch {
-	case e == nil && known == c.Key:
-		return nil
-	case e == nil:
-		err = &KeyChangedError{c.ID, known, c.Key, f.file(c.ID)}
-	case errors.Is(err, fs.ErrExist):
-		err = e // the file is there and says nothing
-	}
-	return wrap(op, err)
+	f.learning.Lock()
+	defer f.learning.Unlock()
+	return wrap(op, f.learn(c))
 }
 
-// room reports whether one more agent may be remembered. Processes that learn at once may exceed the limit by
-// one each.
-func (f *FirstUse) room() error {
-	d, err := os.Open(f.dir)
-	if err != nil {
+func (f *FirstUse) learn(c Claim) error {
+	known, err := f.memory.known(c.ID)
+	switch {
+	case err == nil && known == c.Key:
+		return f.memory.another(c)
+	case err == nil:
+		return &KeyChangedError{c.ID, known, c.Key, f.memory.file(c.ID)}
+	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
-	defer d.Close() // nothing was written
-	names, err := d.Readdirnames(-1)
-	if err != nil {
+	if err := f.memory.another(c); err != nil {
 		return err
 	}
-	if len(names) >= f.limit {
-		return fmt.Errorf("%w: %d files in %s", ErrFull, len(names), f.dir)
+	if f.failed != nil && time.Since(f.failedAt) < learnPause {
+		return &RememberError{c.ID, f.failed.Path, f.failed.Err}
+	}
+	err = f.memory.room(f.limit)
+	if errors.Is(err, ErrFull) {
+		return &RememberError{c.ID, f.memory.dir, err}
+	}
+	file := f.memory.file(c.ID)
+	if err == nil {
+		err = f.create(file, []byte(Entry{ID: c.ID, Key: c.Key}.String()+"\n"), nil)
+	}
+	if errors.Is(err, fs.ErrExist) { // another process was faster
+		known, err := f.memory.known(c.ID)
+		if err == nil && known != c.Key {
+			return &KeyChangedError{c.ID, known, c.Key, file}
+		}
+		return err
+	}
+	if err != nil {
+		f.failed, f.failedAt = &RememberError{c.ID, f.memory.dir, err}, time.Now()
+		return f.failed
+	}
+	// Another process may have given the key to another name meanwhile. At least one of two sees the
+	// other's file, and takes its own back.
+	if err := f.memory.another(c); err != nil {
+		_ = os.Remove(file) // if it stays, Check refuses both names and says so
+		return err
 	}
 	return nil
 }
@@ -159,15 +182,15 @@ func (f *FirstUse) Forget(id string) error {
 	if err := CheckAgentID(id); err != nil {
 		return wrap(op, err)
 	}
-	if err := os.Remove(f.file(id)); err != nil {
+	if err := os.Remove(f.memory.file(id)); err != nil {
 		return wrap(op, err)
 	}
-	return wrap(op, syncDir(f.dir))
+	return wrap(op, syncDir(f.memory.dir))
 }
 
 // Find implements [Finder].
 func (f *FirstUse) Find(_ context.Context, id string) ([]PublicKey, error) {
-	known, err := f.known(id)
+	known, err := f.memory.known(id)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -175,80 +198,4 @@ func (f *FirstUse) Find(_ context.Context, id string) ([]PublicKey, error) {
 		return nil, err
 	}
 	return []PublicKey{known}, nil
-}
-
-// file is the path of an agent's entry. IDs hold slashes and more than a file name may: a hash has neither, and
-// no two IDs share one, whatever the file system thinks of upper and lower case.
-func (f *FirstUse) file(id string) string {
-	sum := sha256.Sum256([]byte(id))
-	return filepath.Join(f.dir, hex.EncodeToString(sum[:]))
-}
-
-// known reads the entry of an agent. The error matches fs.ErrNotExist when there is none.
-func (f *FirstUse) known(id string) (PublicKey, error) {
-	name := f.file(id)
-	bad := func(reason string) (PublicKey, error) {
-		return PublicKey{}, &EntryFileError{id, name, reason}
-	}
-	link, err := os.Lstat(name)
-	if err != nil {
-		return PublicKey{}, err
-	}
-	if !link.Mode().IsRegular() {
-		// A link would let whoever can write to its target choose the key.
-		return bad("not a regular file")
-	}
-	data, info, err := readRegular(name, MaxDirectoryLine)
-	if errors.Is(err, fs.ErrNotExist) {
-		return PublicKey{}, err // forgotten in between
-	}
-	if err != nil {
-		return bad(err.Error())
-	}
-	if !os.SameFile(link, info) {
-		return bad("replaced while it was read")
-	}
-	entries, err := parseDirectory(data)
-	switch {
-	case err != nil:
-		return bad(plain(err))
-	case len(entries) != 1 || string(data) != entries[0].String()+"\n":
-		return bad("not exactly one entry")
-	case len(entries[0].Roles) > 0:
-		return bad("it grants roles, which only a directory may")
-	case entries[0].ID != id:
-		return bad(fmt.Sprintf("it is about agent %q", entries[0].ID))
-	}
-	return entries[0].Key, nil
-}
-
-// KeyChangedError means that an agent showed another key than the one that is remembered: its key was replaced, or
-// somebody else uses its name.
-type KeyChangedError struct {
-	ID    string
-	Known PublicKey
-	Got   PublicKey
-	Path  string // the file that remembers
-}
-
-func (e *KeyChangedError) Error() string { return "keys: " + e.text() }
-
-func (e *KeyChangedError) text() string {
-	return fmt.Sprintf("agent %q showed key %s, but %s is remembered; if the agent was given a new key on purpose, remove %s",
-		e.ID, e.Got.Fingerprint(), e.Known.Fingerprint(), e.Path)
-}
-
-// EntryFileError means that the file which should say what is remembered of an agent cannot be used. The agent is
-// refused until the file is repaired or removed: to take it as unknown would let anybody who can damage a
-// file choose the next key.
-type EntryFileError struct {
-	ID     string
-	Path   string
-	Reason string
-}
-
-func (e *EntryFileError) Error() string { return "keys: " + e.text() }
-
-func (e *EntryFileError) text() string {
-	return fmt.Sprintf("what is remembered of agent %q is unusable: %s: %s", e.ID, e.Path, e.Reason)
 }

@@ -42,7 +42,7 @@ func TestFirstUse(t *testing.T) {
 		if got, err := Find(t.Context(), f, c.ID); err != nil || !slices.Equal(got, []PublicKey{c.Key}) {
 			t.Errorf("%s: found %v, %v", name, got, err)
 		}
-		if got := decision(t, f, claim(t, "other", 1)); got != Unknown {
+		if got := decision(t, f, claim(t, "other", 2)); got != Unknown {
 			t.Errorf("%s: another agent: %v", name, got)
 		}
 		if err := f.Learn(t.Context(), c); err != nil {
@@ -69,7 +69,7 @@ func TestFirstUseChangedKey(t *testing.T) {
 		if !errors.As(err, &e) || e.ID != "a" || e.Known != testKey(t, 1) || e.Got != testKey(t, 2) {
 			t.Fatalf("%s: %v", what, err)
 		}
-		for _, part := range []string{e.Known.Fingerprint(), e.Got.Fingerprint(), "remove " + f.file("a")} {
+		for _, part := range []string{e.Known.Fingerprint(), e.Got.Fingerprint(), "remove " + f.memory.file("a")} {
 			if !strings.Contains(err.Error(), part) {
 				t.Errorf("%s: %q does not say %q", what, err, part)
 			}
@@ -107,7 +107,7 @@ func TestForget(t *testing.T) {
 	if err := f.Forget("../a b"); !errors.As(err, &e) {
 		t.Errorf("not an ID: %v", err)
 	}
-	writeFile(t, f.file("a"), "broken")
+	writeFile(t, f.memory.file("a"), "broken")
 	if err := f.Forget("a"); err != nil {
 		t.Errorf("broken: %v", err)
 	}
@@ -136,11 +136,11 @@ func TestFirstUseDamagedEntries(t *testing.T) {
 		damaged["truncated to "+line[:n]] = line[:n]
 	}
 	for name, text := range damaged {
-		writeFile(t, f.file("a"), text)
+		writeFile(t, f.memory.file("a"), text)
 		check := func(err error) {
 			t.Helper()
 			var e *EntryFileError
-			if !errors.As(err, &e) || e.ID != "a" || e.Path != f.file("a") || !strings.Contains(err.Error(), e.Path) {
+			if !errors.As(err, &e) || e.ID != "a" || e.Path != f.memory.file("a") || !strings.Contains(err.Error(), e.Path) {
 				t.Errorf("%s: %v, want an EntryFileError that names the file", name, err)
 			}
 		}
@@ -152,11 +152,11 @@ func TestFirstUseDamagedEntries(t *testing.T) {
 		check(f.Learn(t.Context(), c))
 		_, err = Find(t.Context(), f, "a")
 		check(err)
-		if string(readFile(t, f.file("a"))) != text {
+		if string(readFile(t, f.memory.file("a"))) != text {
 			t.Errorf("%s: the file changed", name)
 		}
 	}
-	writeFile(t, f.file("a"), line)
+	writeFile(t, f.memory.file("a"), line)
 	if got := decision(t, f, c); got != Yes {
 		t.Errorf("undamaged: %v", got)
 	}
@@ -169,10 +169,10 @@ func TestFirstUseRefusesLinks(t *testing.T) {
 	for name, make := range map[string]func() error{
 		"link to a good entry": func() error {
 			writeFile(t, target, Entry{ID: c.ID, Key: c.Key}.String()+"\n")
-			return os.Symlink(target, f.file("a"))
+			return os.Symlink(target, f.memory.file("a"))
 		},
-		"dangling link": func() error { return os.Symlink(target+"-absent", f.file("a")) },
-		"directory":     func() error { return os.Mkdir(f.file("a"), 0o700) },
+		"dangling link": func() error { return os.Symlink(target+"-absent", f.memory.file("a")) },
+		"directory":     func() error { return os.Mkdir(f.memory.file("a"), 0o700) },
 	} {
 		if err := make(); err != nil {
 			t.Fatal(err)
@@ -203,7 +203,7 @@ func TestFirstUseConcurrentLearners(t *testing.T) {
 		var wg sync.WaitGroup
 		for n := range learners {
 			f := newTestFirstUse(t, dir)
-			c := claim(t, id, byte(n+1))
+			c := claim(t, id, byte(round*learners+n+1))
 			wg.Go(func() { errs[n] = f.Learn(t.Context(), c) })
 		}
 		wg.Wait()
@@ -213,11 +213,11 @@ func TestFirstUseConcurrentLearners(t *testing.T) {
 		}
 		for n, err := range errs {
 			var e *KeyChangedError
-			if n != winner && (!errors.As(err, &e) || e.Known != testKey(t, byte(winner+1))) {
+			if n != winner && (!errors.As(err, &e) || e.Known != testKey(t, byte(round*learners+winner+1))) {
 				t.Errorf("learner %d beside %d: %v", n, winner, err)
 			}
 		}
-		if got := decision(t, newTestFirstUse(t, dir), claim(t, id, byte(winner+1))); got != Yes {
+		if got := decision(t, newTestFirstUse(t, dir), claim(t, id, byte(round*learners+winner+1))); got != Yes {
 			t.Errorf("the winner's key: %v", got)
 		}
 	}
@@ -237,13 +237,13 @@ func TestFirstUseAfterACrash(t *testing.T) {
 	writeFile(t, young, "b ed2")
 	writeFile(t, old, "b ed2")
 	ago := time.Now().Add(-2 * time.Hour)
-	for _, name := range []string{old, f.file("a")} {
+	for _, name := range []string{old, f.memory.file("a")} {
 		if err := os.Chtimes(name, ago, ago); err != nil {
 			t.Fatal(err)
 		}
 	}
 	f = newTestFirstUse(t, dir)
-	if got := decision(t, f, claim(t, "b", 1)); got != Unknown {
+	if got := decision(t, f, claim(t, "b", 2)); got != Unknown {
 		t.Errorf("half an entry: %v", got)
 	}
 	if got := decision(t, f, claim(t, "a", 1)); got != Yes {

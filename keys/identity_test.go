@@ -175,7 +175,7 @@ func TestIdentitySignsConcurrently(t *testing.T) {
 // No way of printing shows the private key, of a value or a pointer, alone or within something that knows
 // nothing of it.
 func TestPrivateKeyIsNeverShown(t *testing.T) {
-	private, _ := parseKey(readFile(t, "testdata/rfc8032.pem"))
+	private, _, _ := parseKey(readFile(t, "testdata/rfc8032.pem"))
 	id, err := NewIdentity("agent-a", private)
 	if err != nil {
 		t.Fatal(err)
@@ -232,7 +232,7 @@ func TestPrivateKeyIsNeverShown(t *testing.T) {
 }
 
 func TestIdentityForms(t *testing.T) {
-	private, _ := parseKey(readFile(t, "testdata/rfc8032.pem"))
+	private, _, _ := parseKey(readFile(t, "testdata/rfc8032.pem"))
 	id, err := NewIdentity("agent-a", private)
 	if err != nil {
 		t.Fatal(err)

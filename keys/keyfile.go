@@ -1,31 +1,33 @@
 package keys
 
 import (
-	"bytes"
-	"crypto/ed25519"
-	"crypto/x509"
-	"encoding/asn1"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 )
 
-// keyBlock is the PEM label of an unencrypted PKCS #8 key (RFC 7468 §10).
-const keyBlock = "PRIVATE KEY"
-
-// KeyFileError says why a private key file was refused. It never holds any of the file's content.
+// KeyFileError says why a private key file was refused, or not written. It never holds any of the file's
+// content.
 type KeyFileError struct {
 	Path   string
-	Reason string
+	Found  string // what stands in the file, such as "a certificate"; empty when it is not the content that is wrong
+	Reason string // what is wrong, or what to do about what was found
 }
 
 func (e *KeyFileError) Error() string { return "keys: " + e.text() }
 
-func (e *KeyFileError) text() string { return fmt.Sprintf("private key file %s: %s", e.Path, e.Reason) }
+func (e *KeyFileError) text() string {
+	if e.Found == "" {
+		return fmt.Sprintf("private key file %s: %s", e.Path, e.Reason)
+	}
+	return fmt.Sprintf("private key file %s: found %s; %s", e.Path, e.Found, e.Reason)
+}
 
 // Load reads the private key of agent id from a file as Save writes it, or as
-// "openssl genpkey -algorithm ed25519" does: one PEM block of PKCS #8 (RFC 8410 §7), not encrypted.
+// "openssl genpkey -algorithm ed25519" does: one PEM block of PKCS #8 (RFC 8410 §7), not encrypted, with nothing before
+// or behind it but an end of line (LF or CR LF). A file of version 2 (RFC 5958) is read when its public half is that
+// of its private key. Anything else is named for what it is: see KeyFileError.Found.
 //
 // Symbolic links are followed, because mounted secrets are links; what they lead to must be a regular
 // file of at most [MaxKeyFileSize]. On Unix the file is refused when others than its owner can read or
@@ -53,47 +55,13 @@ func load(path, id string) (*Identity, error) {
 	}
 	defer clear(data)
 	if reason := checkPrivate(info); reason != "" {
-		return nil, &KeyFileError{path, reason}
+		return nil, &KeyFileError{path, "", reason}
 	}
-	private, reason := parseKey(data)
-	if reason != "" {
-		return nil, &KeyFileError{path, reason}
+	private, found, reason := parseKey(data)
+	if found != "" {
+		return nil, &KeyFileError{path, found, reason}
 	}
 	return newIdentity(id, private)
-}
-
-// parseKey reads a private key file. The reason is fixed text: errors of the decoders could quote
-// what they read.
-func parseKey(data []byte) (_ ed25519.PrivateKey, reason string) {
-	if !bytes.HasPrefix(data, []byte("-----BEGIN ")) {
-		return nil, "it does not begin with a PEM block"
-	}
-	block, rest := pem.Decode(data)
-	switch {
-	case block == nil:
-		return nil, "its PEM block is damaged"
-	case block.Type == "ENCRYPTED PRIVATE KEY" || len(block.Headers) > 0:
-		return nil, "encrypted keys and PEM headers are not supported"
-	case block.Type != keyBlock:
-		return nil, "its PEM block is not a PKCS #8 private key"
-	case bytes.Count(data, []byte("-----BEGIN ")) != 1 || len(bytes.TrimSpace(rest)) > 0:
-		// A second key would be ignored in silence, and which one speaks would depend on order.
-		return nil, "it holds more than one PEM block"
-	}
-	defer clear(block.Bytes)
-	var whole asn1.RawValue
-	if tail, err := asn1.Unmarshal(block.Bytes, &whole); err != nil || len(tail) > 0 {
-		return nil, "its content is not one DER value"
-	}
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return nil, "its content is not a PKCS #8 private key"
-	}
-	private, ok := key.(ed25519.PrivateKey)
-	if !ok {
-		return nil, fmt.Sprintf("it holds a %T, want an Ed25519 key", key)
-	}
-	return private, ""
 }
 
 // Save writes the private key to a new file, as PKCS #8 in PEM, with mode 0600 on Unix. The file appears
@@ -101,9 +69,15 @@ func parseKey(data []byte) (_ ed25519.PrivateKey, reason string) {
 // symbolic link, is left alone and the error matches [fs.ErrExist]. The file system must have hard
 // links, as that of every Unix and NTFS do: they are the only portable way to create a file with its
 // content and without replacing one. The error matches [ErrNotExportable] for an external signer.
+//
+// Before the file appears it is read back as Load would read it. Where the file system shows it open to others, as
+// mounts with fixed modes do (FAT, SMB, 9p, WSL's /mnt/c, bindfs), nothing is left behind, and the error is a [*KeyFileError]
+// that says so: the key would be open to others, and Load would refuse it.
 func (i Identity) Save(path string) error { return wrap("save identity", i.save(path)) }
 
-func (i Identity) save(path string) error {
+func (i Identity) save(path string) error { return i.saveBy(createFile, path) }
+
+func (i Identity) saveBy(create func(string, []byte, func(string) error) error, path string) error {
 	if i.export == nil {
 		return ErrNotExportable
 	}
@@ -114,7 +88,28 @@ func (i Identity) save(path string) error {
 	defer clear(der)
 	data := pem.EncodeToMemory(&pem.Block{Type: keyBlock, Bytes: der})
 	defer clear(data)
-	return createFile(path, data)
+	err = create(path, data, func(written string) error { return checkWritten(path, written, i) })
+	var refused *KeyFileError
+	if err == nil || errors.As(err, &refused) || errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return fmt.Errorf("private key file %s cannot be written: %w", path, err) // err names a temporary file
+}
+
+// checkWritten reads back what was written and is not yet in place.
+func checkWritten(path, written string, i Identity) error {
+	back, err := load(written, i.id)
+	var refused *KeyFileError
+	switch {
+	case errors.As(err, &refused):
+		return &KeyFileError{path, refused.Found, "a new file with mode 0600 would be refused here: " + refused.Reason +
+			"; if the file system has modes of its own, keep the key elsewhere, or mount it so that files belong to their user alone"}
+	case err != nil:
+		return fmt.Errorf("what was written cannot be read back: %w", err)
+	case back.PublicKey() != i.public:
+		return fmt.Errorf("what was written is read back as another key, %s", back.PublicKey().Fingerprint())
+	}
+	return nil
 }
 
 // LoadOrGenerate loads the identity of agent id from a file, as [Load], or generates and saves one when

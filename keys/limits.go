@@ -1,5 +1,7 @@
 package keys
 
+import "time"
+
 // Every limit of this package. Input beyond a limit is an error, never cut short: a directory of
 // which only the first half was read would refuse agents that its operator lists.
 const (
@@ -42,6 +44,10 @@ const (
 	// more fails; none is ever forgotten to make room, since whoever is forgotten can be
 	// impersonated once.
 	MaxRemembered = 1 << 16
+
+	// learnPause is how long a [FirstUse] that could not write does not try again; until then
+	// Learn fails with the error of before.
+	learnPause = 5 * time.Second
 
 	// MaxEvidence is the greatest number of items in [Claim.Evidence], MaxEvidenceSize their
 	// greatest total size in bytes.

@@ -5,6 +5,8 @@ import "context"
 // Learner is what a policy also is when it remembers agents that were met. Learn is called for an agent that
 // was dialled, after its handshake is complete, while the verdict was Unknown: an agent that merely calls
 // must not be able to fill the memory or to take a name before its owner. It is called through the function [Learn].
+// An error means that the agent stays unknown; whoever dialled it gives up and says why. A Learner whose memory fails
+// does not try to write again at each call.
 type Learner interface {
 	Learn(ctx context.Context, c Claim) error
 }

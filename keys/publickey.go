@@ -89,17 +89,54 @@ func ParsePublicKey(s string) (PublicKey, error) {
 func parsePublicKey(s string) (PublicKey, error) {
 	text, ok := strings.CutPrefix(s, publicKeyPrefix)
 	if !ok {
-		return PublicKey{}, fmt.Errorf("%w: it does not begin with %q", ErrBadPublicKey, publicKeyPrefix)
+		return PublicKey{}, fmt.Errorf("%w: found %s; want %s", ErrBadPublicKey, nameNoKey(s), wantPublicKey)
 	}
-	// The length first: the decoder skips line breaks, and no input is worth more than 43 bytes.
+	// What the decoder would skip or call corrupt, by name.
+	for i := range len(text) {
+		switch c := text[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
+		case c == '=':
+			return PublicKey{}, fmt.Errorf("%w: padding at byte %d; want %s", ErrBadPublicKey, len(publicKeyPrefix)+i, wantPublicKey)
+		case c == '+' || c == '/':
+			return PublicKey{}, fmt.Errorf("%w: %q at byte %d, base64 in place of base64url", ErrBadPublicKey, c, len(publicKeyPrefix)+i)
+		default:
+			return PublicKey{}, fmt.Errorf("%w: byte %d (%#02x) is not of base64url", ErrBadPublicKey, len(publicKeyPrefix)+i, c)
+		}
+	}
+	// No input is worth more than 43 bytes.
 	if want := base64.RawURLEncoding.EncodedLen(ed25519.PublicKeySize); len(text) != want {
 		return PublicKey{}, fmt.Errorf("%w: %d characters after %q, want %d", ErrBadPublicKey, len(text), publicKeyPrefix, want)
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
 	if err != nil {
-		return PublicKey{}, fmt.Errorf("%w: not unpadded base64url", ErrBadPublicKey)
+		return PublicKey{}, fmt.Errorf("%w: its last character has bits behind the last byte", ErrBadPublicKey)
 	}
 	return publicKeyFrom(b)
+}
+
+const wantPublicKey = `a key as "ed25519:" and 43 characters of base64url`
+
+// nameNoKey names what is often taken for a public key.
+func nameNoKey(s string) string {
+	switch {
+	case s == "":
+		return "nothing"
+	case isSSH(s) || strings.HasPrefix(s, "AAAA"):
+		return "an OpenSSH public key"
+	case strings.HasPrefix(s, "SHA256:"):
+		return "a fingerprint, which holds no key"
+	case strings.HasPrefix(s, "-----BEGIN"):
+		return "PEM"
+	case len(s) >= len(publicKeyPrefix) && strings.EqualFold(s[:len(publicKeyPrefix)], publicKeyPrefix):
+		return "the prefix in capitals"
+	case strings.TrimSpace(s) != s:
+		return "white space around it"
+	case len(s) == 2*ed25519.PublicKeySize:
+		return "64 characters, perhaps hexadecimal digits"
+	case len(s) == base64.RawURLEncoding.EncodedLen(ed25519.PublicKeySize):
+		return "43 characters without the prefix"
+	}
+	return "another prefix"
 }
 
 // String returns "ed25519:" and the 32 bytes in unpadded base64url (RFC 4648 §5), 51 characters; "none"

@@ -34,7 +34,7 @@ func statementVectors(t *testing.T) (vectors []statementVector) {
 }
 
 func TestStatementVectors(t *testing.T) {
-	private, reason := parseKey(readFile(t, "testdata/rfc8032.pem"))
+	private, _, reason := parseKey(readFile(t, "testdata/rfc8032.pem"))
 	if reason != "" {
 		t.Fatal(reason)
 	}

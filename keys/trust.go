@@ -52,7 +52,7 @@ type Claim struct {
 	ID       string
 	Key      PublicKey
 	Evidence [][]byte  // what the other side showed, such as a certificate chain in DER; not to be changed
-	Time     time.Time // the moment that is asked about; never zero
+	Time     time.Time // the moment that is asked about, by the world's clock; never zero
 }
 
 func (c Claim) check() error {
@@ -83,7 +83,7 @@ func (c Claim) check() error {
 type Verdict struct {
 	Decision Decision
 	Roles    []string  // what the agent may do beyond talking, sorted; only with Yes
-	Until    time.Time // the verdict does not hold from here on; zero is no end; only with Yes
+	Until    time.Time // the verdict does not hold from here on, by the world's clock; zero is no end; only with Yes
 }
 
 // Trust is a policy that says which public key may speak for which agent ID. Implementations are safe for
@@ -102,7 +102,8 @@ type Trust interface {
 //   - the claim has an agent ID, a key and a time, or it is refused without asking;
 //   - nil is not a policy, and neither is one whose context has ended;
 //   - an error, or a decision that does not exist, is a refusal;
-//   - a yes that ended before or at c.Time is a refusal that matches [ErrExpired];
+//   - a yes that ended before or at c.Time is a refusal that matches [ErrExpired]; both are times of the world, and
+//     readings of the process's clock, which stands still while a machine sleeps, are taken off;
 //   - roles are taken from a [Directory] only, alone or within [Compose], and dropped from every other policy.
 //
 // The error is nil for Yes and Unknown. For Refused it is never nil, and matches [ErrRefused] as well as
@@ -130,6 +131,8 @@ func check(ctx context.Context, t Trust, c Claim) (Verdict, error) {
 	if err := context.Cause(ctx); err != nil {
 		return refused, err
 	}
+	// Two times with monotonic readings would be compared by those.
+	c.Time = c.Time.Round(0)
 	return ask(ctx, t, c)
 }
 
@@ -148,6 +151,7 @@ func ask(ctx context.Context, t Trust, c Claim) (Verdict, error) {
 	default:
 		return Verdict{Decision: Refused}, fmt.Errorf("policy %T answered %v", t, v.Decision)
 	}
+	v.Until = v.Until.Round(0)
 	if !v.Until.IsZero() && !c.Time.Before(v.Until) {
 		return Verdict{Decision: Refused}, fmt.Errorf("trust ended at %s: %w", stamp(v.Until), ErrExpired)
 	}

@@ -3,6 +3,7 @@ package mesh
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"time"
 
@@ -58,13 +59,23 @@ func (n *Node) absent(ref signaling.Hash, server string) {
 	}
 }
 
-// admit is the one door for envelopes, whatever way they came. Each step is
-// cheaper than the next, and nothing of the body is looked at before trust and
-// signature are checked. A failure is charged to who delivered the envelope:
-// junk that claims to be from an agent says nothing about that agent.
+// arrival is an envelope on its way through admission.
+type arrival struct {
+	*signaling.Sealed
+	via, carrier string // as in verified
+	// stale says that its time is too far from this agent's clock: the author hears
+	// of it, if he is trusted.
+	stale bool
+}
+
+// begins reports whether an envelope wants a negotiation.
+func begins(e *signaling.Sealed) bool { return e.Kind == signaling.Offer || e.Kind == signaling.Ask }
+
+// admit is the one door for envelopes, whatever way they came: form, address, time,
+// repetition and signature are looked at here, then it is the turn of judge. A failure is charged to
+// who delivered the envelope: junk that claims to be from an agent says nothing about
+// that agent. It does not block, and nothing that does is called by it.
 func (n *Node) admit(raw []byte, via, carrier string) {
-	n.door.Lock()
-	defer n.door.Unlock()
 	e, err := signaling.Parse(raw)
 	if err != nil {
 		n.obs.misdelivered(n.ctx, via, err.Error())
@@ -75,77 +86,176 @@ func (n *Node) admit(raw []byte, via, carrier string) {
 		n.obs.misdelivered(n.ctx, via, "for somebody else")
 		return
 	}
+	if e.Key == n.cfg.Identity.PublicKey() {
+		// Which of the two offers win could not be said.
+		n.obs.misdelivered(n.ctx, via, "this agent's own key under another name")
+		return
+	}
 	now := n.now()
+	a := arrival{Sealed: e, via: via, carrier: carrier}
 	if d := now.Sub(e.Time); d > freshness || d < -freshness {
+		a.stale = true
+	}
+	n.door.Lock()
+	verdict := n.newcomer(&a, now)
+	n.door.Unlock()
+	switch verdict {
+	case "":
+	case "replayed":
 		n.obs.security(n.ctx, witness.ReplayRejected, e.From, via)
 		return
-	}
-	if n.ahead(e, now) {
-		n.obs.misdelivered(n.ctx, via, "generation in the future")
+	default:
+		if verdict != "known" {
+			n.obs.misdelivered(n.ctx, via, verdict)
+		}
 		return
 	}
-	for _, memory := range []*replayMemory{n.replays, n.strangers} {
-		switch memory.seen(e.Key, e.Nonce, e.Hash()) {
-		case replayDuplicate:
+	familiar := n.familiar(e)
+	if !familiar {
+		past, asked := n.verdicts.get(author{e.From, e.Key}, now)
+		switch {
+		case asked && past.Decision != keys.Yes && n.rejects.Tokens() < 1 && !n.mayLearn(e):
+			// An author who is not trusted gets an answer at a bounded rate; beyond it not
+			// even a signature is checked for him.
+			n.obs.security(n.ctx, witness.UnauthorizedConnectionAttempt, e.From, via)
 			return
-		case replayReused:
-			n.obs.security(n.ctx, witness.ReplayRejected, e.From, via)
+		case !asked && !n.newKeys.Allow():
+			n.obs.misdelivered(n.ctx, via, "too many envelopes under new keys")
 			return
 		}
 	}
-	begins := e.Kind == signaling.Offer || e.Kind == signaling.Ask
-	if !begins && n.lookup(e.From) == nil {
-		return // of a negotiation that is over
-	}
-	if n.failures.full(time.Now(), via, e.Key) {
-		n.obs.misdelivered(n.ctx, via, "too many bad signatures")
-		return
-	}
-	ctx, cancel := context.WithTimeout(n.ctx, trustTimeout)
-	defer cancel()
-	verdict, trustErr := keys.Check(ctx, n.cfg.Trust, keys.Claim{ID: e.From, Key: e.Key, Time: now})
-	trusted := trustErr == nil && verdict.Decision == keys.Yes
-	learn := trustErr == nil && verdict.Decision == keys.Unknown && n.mayLearn(e)
-	// An author who is not trusted gets an answer, and is told of, at a bounded
-	// rate; beyond it not even a signature is checked for him.
-	if !trusted && !learn && (!begins && e.Kind != signaling.Answer || !n.rejects.Allow()) {
-		n.obs.security(n.ctx, witness.UnauthorizedConnectionAttempt, e.From, via)
-		return
-	}
+	// Before it may stand in its author's line: junk would keep him out of it.
 	if err := e.Verify(); err != nil {
+		n.door.Lock()
 		n.failures.charge(time.Now(), via, e.Key)
+		n.door.Unlock()
 		n.obs.signatureFailed(n.ctx, e.From, via)
 		return
 	}
 	n.obs.signatureVerified(n.ctx)
-	if !trusted && !learn {
-		// Not remembered: keys cost a stranger nothing, and beyond the limit of
-		// the memory those of honest agents would be refused. To play an offer
-		// again gets no more than another refusal.
-		n.obs.security(n.ctx, witness.UnauthorizedConnectionAttempt, e.From, via)
-		if e.Kind == signaling.Answer {
-			// Somebody else may still answer: whoever dialled only learns of it.
-			if p := n.lookup(e.From); p != nil {
-				p.distrust(checkTrust(ctx, n.cfg.Trust, keys.Claim{ID: e.From, Key: e.Key, Time: now}), via)
+	if !n.gate.enter(a, familiar, n.work.Go) {
+		n.obs.misdelivered(n.ctx, via, "too many envelopes wait")
+	}
+}
+
+// newcomer says what is wrong with an envelope that nobody has verified yet: nothing,
+// "known", "replayed", or what to tell. n.door is held.
+func (n *Node) newcomer(a *arrival, now time.Time) string {
+	for _, memory := range []*replayMemory{n.replays, n.strangers} {
+		switch memory.seen(a.Key, a.Nonce, a.Hash()) {
+		case replayDuplicate:
+			if a.stale {
+				return "replayed"
 			}
-			return
+			return "known"
+		case replayReused:
+			return "replayed"
 		}
-		n.reject(refusalOf(e), rejectUntrusted, verdict.Decision.String()+" to this agent's trust policy")
-		return
 	}
-	memory := n.replays
+	switch {
+	case a.stale && a.Kind == signaling.Reject && n.awaited[a.Ref]:
+		// It answers an envelope of this agent, which nobody can have known before.
+	case a.stale && (!begins(a.Sealed) || n.replays.knows(a.Key) || !n.stales.Allow()):
+		return "replayed" // its author's clock is right: something fresh has come of him
+	case !a.stale && n.ahead(a.Sealed, now):
+		return "generation in the future"
+	}
+	if !begins(a.Sealed) && n.lookup(a.From) == nil && !n.gate.holds(a.From) {
+		return "known" // of a negotiation that is over
+	}
+	if n.failures.full(time.Now(), a.via, a.Key) {
+		return "too many bad signatures"
+	}
+	return ""
+}
+
+// familiar reports whether an author goes in by the door for friends: trust has lately
+// said yes to his key, or there is a Peer with it.
+func (n *Node) familiar(e *signaling.Sealed) bool {
+	if v, ok := n.verdicts.get(author{e.From, e.Key}, n.now()); ok && v.Decision == keys.Yes {
+		return true
+	}
+	p := n.lookup(e.From)
+	return p != nil && p.Key() == e.Key
+}
+
+// judge asks trust about the key of a verified envelope, of whose body nothing was looked
+// at before. It is called for one envelope of an author at a time, in order.
+func (n *Node) judge(a arrival) {
+	e := a.Sealed
+	who := author{e.From, e.Key}
+	verdict, asked := n.verdicts.get(who, n.now())
+	asked = asked && verdict.Decision != keys.Yes
+	var trustErr error
+	if !asked {
+		if verdict, trustErr = n.ask(who); trustErr == nil {
+			n.verdicts.put(who, verdict)
+		}
+	}
+	trusted := trustErr == nil && verdict.Decision == keys.Yes
+	learn := trustErr == nil && verdict.Decision == keys.Unknown && n.mayLearn(e)
+	switch {
+	case !trusted && !learn:
+		n.turnAway(a, verdict, trustErr)
+	case a.stale && begins(e):
+		n.refuseClock(a)
+	case n.remembers(a, learn):
+		if !n.deliver(verified{e, learn, a.via, a.carrier}) {
+			n.door.Lock()
+			n.memory(learn).forget(e.Key, e.Nonce) // its repetition may find room
+			n.door.Unlock()
+		}
+	}
+}
+
+// ask asks the trust policy about a key. It may take its time.
+func (n *Node) ask(who author) (keys.Verdict, error) {
+	ctx, cancel := context.WithTimeout(n.ctx, trustTimeout)
+	defer cancel()
+	return keys.Check(ctx, n.cfg.Trust, keys.Claim{ID: who.id, Key: who.key, Time: n.now()})
+}
+
+// turnAway deals with a verified envelope whose author is not trusted. It is not
+// remembered: keys cost a stranger nothing, and beyond the limit of the memory those of
+// honest agents would be refused. To play an offer again gets no more than another
+// refusal.
+func (n *Node) turnAway(a arrival, verdict keys.Verdict, trustErr error) {
+	n.obs.security(n.ctx, witness.UnauthorizedConnectionAttempt, a.From, a.via)
+	switch {
+	case a.Kind == signaling.Answer:
+		// Somebody else may still answer: whoever dialled only learns of it.
+		if p := n.lookup(a.From); p != nil {
+			p.distrust(untrusted(keys.Claim{ID: a.From, Key: a.Key}, verdict, trustErr), a.via)
+		}
+	case begins(a.Sealed):
+		says := verdict.Decision.String()
+		if trustErr != nil {
+			n.log.Warn("the trust policy gave no answer", "peer", a.From, "key", a.Key.Fingerprint(), "error", trustErr)
+		}
+		n.refuse(refusalOf(a.Sealed), rejectUntrusted, fmt.Sprintf("%s to this agent's trust policy, key %s", says, a.Key.Fingerprint()))
+	}
+}
+
+// memory is that of envelopes of trusted keys, or of such as may be learned.
+func (n *Node) memory(learn bool) *replayMemory {
 	if learn {
-		memory = n.strangers
+		return n.strangers
 	}
-	switch v := memory.remember(now, e.Key, e.Nonce, e.Hash(), e.Time); v {
-	case replayNew:
-	case replayDuplicate:
-		return
-	default:
-		n.obs.security(n.ctx, witness.ReplayRejected, e.From, via)
-		return
+	return n.replays
+}
+
+// remembers notes a verified envelope and reports whether it is new.
+func (n *Node) remembers(a arrival, learn bool) bool {
+	if a.stale {
+		return true // a refusal that was waited for
 	}
-	n.deliver(verified{e, learn, via, carrier})
+	n.door.Lock()
+	v := n.memory(learn).remember(n.now(), a.Key, a.Nonce, a.Hash(), a.Time)
+	n.door.Unlock()
+	if v != replayNew && v != replayDuplicate {
+		n.obs.security(n.ctx, witness.ReplayRejected, a.From, a.via)
+	}
+	return v == replayNew
 }
 
 // mayLearn reports whether a key that trust does not know may be learned: only
@@ -158,86 +268,4 @@ func (n *Node) mayLearn(e *signaling.Sealed) bool {
 	defer n.mu.Unlock()
 	m := n.peers[e.From]
 	return m != nil && m.dialled
-}
-
-// deliver hands an envelope to its Peer; an offer may make one, and so may an
-// ask, from an agent that had one with a former process of this agent.
-func (n *Node) deliver(v verified) {
-	begins := v.Kind == signaling.Offer || v.Kind == signaling.Ask
-	n.mu.Lock()
-	m := n.peers[v.From]
-	if m == nil && begins && !n.closed {
-		if len(n.peers) >= maxPeers {
-			n.makeRoom()
-		}
-		if len(n.peers) >= maxPeers || n.incoming >= maxIncoming || len(n.accepted) >= acceptBacklog {
-			n.mu.Unlock()
-			n.refuse(refusalOf(v.Sealed), rejectBusy, "too many connections")
-			return
-		}
-		m = n.join(v.From, false)
-	}
-	if m == nil || !begins {
-		n.mu.Unlock()
-		if m != nil {
-			m.peer.post(func() { m.peer.envelope(v) })
-		}
-		return
-	}
-	full := len(m.offers) >= maxAttempts
-	if !full {
-		m.offers = append(m.offers, v)
-	}
-	n.mu.Unlock()
-	if full {
-		n.refuse(refusalOf(v.Sealed), rejectBusy, "too many offers")
-		return
-	}
-	m.peer.post(m.peer.takeOffers)
-}
-
-// refusal is of an offer or an ask, or of an offer of this agent's own that it
-// takes back.
-type refusal struct {
-	to         string
-	key        keys.PublicKey
-	ref        signaling.Hash
-	generation uint64
-}
-
-func refusalOf(e *signaling.Sealed) refusal { return refusal{e.From, e.Key, e.Hash(), e.Generation} }
-
-// refuse is reject at a bounded rate.
-func (n *Node) refuse(r refusal, code rejectCode, text string) {
-	if n.rejects.Allow() {
-		n.reject(r, code, text)
-	}
-}
-
-// reject sends a signed refusal. Its callers bound the rate, or know the other
-// side.
-func (n *Node) reject(r refusal, code rejectCode, text string) {
-	env, err := signaling.Seal(n.cfg.Identity, signaling.Envelope{
-		Kind: signaling.Reject, Mesh: n.cfg.Mesh, To: r.to, ToKey: r.key, Instance: n.instance,
-		Generation: r.generation, Time: n.now(), Ref: r.ref,
-		Body: (&rejectBody{Code: code, Text: text}).encode(),
-	})
-	if err != nil {
-		n.log.Error("sign reject", "error", err)
-		return
-	}
-	if p := n.lookup(r.to); p != nil {
-		if s := p.session(); s != nil && s.remoteKey == r.key && !s.doubted.Load() && s.carry(env.Bytes()) {
-			return
-		}
-	}
-	// The dispatcher does not wait for a server that takes nothing: it would
-	// keep what comes by the others waiting.
-	n.work.Go(func() {
-		ctx, cancel := context.WithTimeout(n.ctx, sendWait)
-		defer cancel()
-		if _, err := n.signaler.Send(ctx, env.Bytes(), 0); err != nil {
-			n.log.Debug("reject not sent", "error", err)
-		}
-	})
 }

@@ -49,6 +49,7 @@ type attempt struct {
 	keyed  bool                    // an offer to one key
 	cancel context.CancelCauseFunc // ends the attempt
 	taking bool                    // it was a standby, and says hello now
+	late   bool                    // and has no answer for so long that another is tried
 
 	opened  atomic.Bool // the connection has opened
 	using   atomic.Pointer[turn.Relay]
@@ -62,6 +63,7 @@ type attempt struct {
 	err   error          // why it failed; set before the loop hears of it
 
 	relay      *turn.Relay     // that this side uses, nil for none
+	unnamed    error           // names of relays and STUN servers that could not be looked up
 	relayWait  time.Duration   // for a direct path, before it is used
 	theirRelay string          // the server that the other side uses, "" for none
 	fellBack   bool            // no direct path was found in time
@@ -276,11 +278,7 @@ func (a *attempt) connect(ctx context.Context, description *signaling.Sealed) er
 					early = append(early, e)
 				}
 			case signaling.Reject:
-				r, err := decodeReject(e.Body)
-				if err != nil {
-					return err
-				}
-				return &rejectedError{code: r.Code, text: safeText(r.Text)}
+				return rejected(e.Sealed)
 			}
 		}
 	}
@@ -326,9 +324,7 @@ func (a *attempt) heed(ctx context.Context, cancel context.CancelCauseFunc) {
 			if e.Kind != signaling.Reject || e.Key != a.key || e.Instance != a.bind.remoteInst {
 				continue
 			}
-			if r, err := decodeReject(e.Body); err == nil {
-				cancel(&rejectedError{code: r.Code, text: safeText(r.Text)})
-			}
+			cancel(rejected(e.Sealed))
 		case <-ctx.Done():
 			return
 		}

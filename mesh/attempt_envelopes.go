@@ -15,6 +15,7 @@ import (
 // envelope leaves.
 func (a *attempt) announce(env *signaling.Sealed) error {
 	p := a.peer
+	p.node.expect(a.ref)
 	keyed := (a.offerer || a.asks) && !env.ToKey.IsZero()
 	if !p.post(func() { a.known, a.keyed = a.ref, keyed }) {
 		return context.Cause(p.ctx)
@@ -53,11 +54,7 @@ func (a *attempt) ask(ctx context.Context) error {
 			if e.Kind != signaling.Reject {
 				continue
 			}
-			r, err := decodeReject(e.Body)
-			if err != nil {
-				return err
-			}
-			return &rejectedError{code: r.Code, text: safeText(r.Text)}
+			return rejected(e.Sealed)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/infrafabric/agentmesh/turn"
@@ -21,10 +22,12 @@ func (a *attempt) options(ctx context.Context) (connOptions, error) {
 		o.relayWait = 0
 	}
 	a.relayWait = o.relayWait
+	var ranked []turn.Relay // that may take the place of one whose name is not known
 	switch {
 	case a.why == ReasonDirectPath && o.relayOnly:
 		return o, errNoDirectPath
 	case a.why == ReasonDirectPath:
+		a.locate(ctx, &o, nil)
 		return o, nil
 	case a.why == ReasonStandby && a.offerer:
 		a.relay = a.secondRelay(ctx)
@@ -35,9 +38,14 @@ func (a *attempt) options(ctx context.Context) (connOptions, error) {
 			return o, errNoRelay
 		}
 	default:
-		a.relay = choose(a.peer.node.rank(ctx), a.theirRelay, a.shunned)
+		ranked = a.peer.node.rank(ctx)
+		a.relay = choose(ranked, a.theirRelay, a.shunned)
 	}
+	a.locate(ctx, &o, ranked)
 	if a.relay == nil && (o.relayOnly || a.why == ReasonStandby && a.offerer) {
+		if a.unnamed != nil {
+			return o, fmt.Errorf("%w: %w", errNoRelay, a.unnamed)
+		}
 		return o, errNoRelay
 	}
 	o.relay = a.relay
@@ -76,8 +84,11 @@ func (a *attempt) relayName() string {
 	return a.relay.Server()
 }
 
-// relayStory says what part a relay had.
-func (a *attempt) relayStory() string {
+// relayStory says what part a relay had, and what was not there because its name is
+// not known.
+func (a *attempt) relayStory() string { return a.relayPart() + a.unnamedStory() }
+
+func (a *attempt) relayPart() string {
 	switch {
 	case a.peer.node.cfg.TURN == nil:
 		return "no relay is configured"

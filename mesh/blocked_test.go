@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -13,12 +14,14 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/pion/transport/v5"
 
+	"github.com/infrafabric/agentmesh/internal/pipenet"
 	"github.com/infrafabric/agentmesh/signaling"
 	"github.com/infrafabric/agentmesh/turn"
 )
@@ -133,7 +136,7 @@ func TestTCPListenerLimit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &limitedListener{Listener: inner, free: make(chan struct{}, 1)}
+	l := newLimitedListener(inner, 1)
 	defer l.Close()
 	accepted := make(chan net.Conn)
 	over := make(chan struct{})
@@ -170,6 +173,51 @@ func TestTCPListenerLimit(t *testing.T) {
 	(<-accepted).Close()
 	l.Close()
 	<-over
+}
+
+// shortListener has no descriptors for a while.
+type shortListener struct {
+	net.Listener
+	left int
+}
+
+func (l *shortListener) Accept() (net.Conn, error) {
+	if l.left--; l.left >= 0 {
+		return nil, &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+	}
+	return l.Listener.Accept()
+}
+
+// TestTCPListenerOutlivesShortage: errors that pass do not end accepting, which does not
+// spin meanwhile, and ends at once when it is closed.
+func TestTCPListenerOutlivesShortage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := pipenet.New()
+		inner, err := network.Listen("agent:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		short := &shortListener{inner, 12}
+		l := newLimitedListener(short, 1)
+		began := time.Now()
+		go func() {
+			if c, err := network.DialContext(t.Context(), "tcp", "agent:1"); err == nil {
+				defer c.Close()
+				<-t.Context().Done()
+			}
+		}()
+		c, err := l.Accept()
+		if took := time.Since(began); err != nil || took < time.Second || took > 5*time.Second {
+			t.Fatalf("%v after %v", err, took)
+		}
+		c.Close()
+		short.left = math.MaxInt
+		time.AfterFunc(time.Minute, func() { l.Close() })
+		began = time.Now()
+		if _, err := l.Accept(); err == nil || time.Since(began) != time.Minute {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+	})
 }
 
 // TestSignalingThroughProxy: signaling goes through an HTTP proxy (RFC 9110 §9.3.6)

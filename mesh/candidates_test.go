@@ -170,7 +170,7 @@ func TestRankAddresses(t *testing.T) {
 				m.route = append(m.route, netip.MustParseAddr(r))
 			}
 			var got []string
-			for _, a := range addressesOf(t, gatherNet{bufferedNet{m}}) {
+			for _, a := range addressesOf(t, gatherNet{bufferedNet{Net: m}}) {
 				got = append(got, strings.Split(a, "/")[0])
 			}
 			if !slices.Equal(got, c.want) {

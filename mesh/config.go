@@ -30,8 +30,9 @@ type Config struct {
 	// Signaling lists the URLs of signaling servers (ws or wss) in order of
 	// preference. The Node registers with up to three at once.
 	Signaling []string
-	// STUN lists STUN servers as "stun:host:port" (RFC 7064), by which an
-	// agent behind a NAT learns its public address. Default: none.
+	// STUN lists STUN servers as "stun:host:port" (RFC 7064; port 3478 if there is
+	// none), by which an agent behind a NAT learns its public address: at most 16. A
+	// session waits for their names for a second at most. Default: none.
 	STUN []string
 
 	// TURN chooses the relay (RFC 8656) that each session may fall back to, for
@@ -46,7 +47,10 @@ type Config struct {
 	// Handler, when set, takes every incoming message instead of Receive. It
 	// is called from one goroutine per Peer, in order, and a message counts as
 	// delivered when it returns, so a slow handler holds its sender back. ctx
-	// ends when the Peer closes. It must not call the Peer's Close.
+	// ends when the Peer closes; Send with it when answering. Close, of a Peer or of
+	// the Node, does not wait when a Handler calls it. A panic is not recovered: it ends
+	// the process. A Handler that ends its goroutine instead of returning
+	// (runtime.Goexit) closes its Peer with ErrHandlerExit.
 	Handler func(ctx context.Context, p *Peer, m Message)
 
 	// Window is how many bytes of messages are kept for one peer at most, in
@@ -57,7 +61,9 @@ type Config struct {
 
 	// Net is the network: a virtual one, or one that filters interfaces,
 	// addresses and ports. Default: the operating system's, with larger socket
-	// buffers where it grants them. When a Net has loopback interfaces only,
+	// buffers where it grants them. Names of STUN servers and relays are looked up by
+	// its method LookupNetIP, if it has one like that of *net.Resolver, and otherwise by
+	// net.DefaultResolver. When a Net has loopback interfaces only,
 	// loopback addresses are offered to peers, otherwise never.
 	Net transport.Net
 	// TCP uses TCP candidates as well (RFC 6544), for networks that block UDP: what
@@ -88,7 +94,8 @@ type Config struct {
 	// takes is never measured by it. Default: time.Now.
 	Time func() time.Time
 	// HTTPClient dials the signaling servers; its transport is the place for
-	// proxies and private certificate authorities. Default: http.DefaultClient.
+	// proxies and private certificate authorities. Default: signaling's own, which
+	// takes proxies from the environment.
 	HTTPClient *http.Client
 
 	// TraceID returns the W3C trace ID that belongs to a context, or "". With
@@ -100,7 +107,10 @@ type Config struct {
 	// MeterProvider makes the instruments of package metrics. Default: none;
 	// the global provider is not consulted.
 	MeterProvider metric.MeterProvider
-	// Recorder gets the events of package witness. Default: witness.Discard.
+	// Recorder gets the events of package witness, one at a time, in order, and a moment
+	// after what they tell of: up to 4096 wait for it. One that is slow slows Send and
+	// Receive down; what does not fit otherwise is lost to it, and the log says how much.
+	// Close waits up to a second for it. Default: witness.Discard.
 	Recorder witness.Recorder
 }
 
@@ -129,6 +139,9 @@ func (c Config) withDefaults() (Config, error) {
 	if len(c.Signaling) == 0 {
 		return c, &ConfigError{"Signaling", "names no server"}
 	}
+	if _, err := parseSTUN(c.STUN); err != nil {
+		return c, err
+	}
 	if c.Window == 0 {
 		c.Window = DefaultWindow
 	}
@@ -147,9 +160,6 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Time == nil {
 		c.Time = time.Now
-	}
-	if c.HTTPClient == nil {
-		c.HTTPClient = http.DefaultClient
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -76,14 +76,15 @@ type connector interface {
 
 // connOptions is what differs from one connection to the next.
 type connOptions struct {
-	relay     *turn.Relay   // to gather a candidate from; nil for none
-	relayWait time.Duration // for a direct path, before the relay is taken
-	relayOnly bool          // no other candidates
+	stun      []string       // URLs with addresses, no names
+	relay     *turn.Relay    // to gather a candidate from; nil for none
+	relayAt   netip.AddrPort // where that is
+	relayWait time.Duration  // for a direct path, before the relay is taken
+	relayOnly bool           // no other candidates
 }
 
 // connectorConfig is what a connector needs of the Config.
 type connectorConfig struct {
-	stun     []string
 	net      transport.Net
 	tcp      bool         // TCP candidates are used
 	listener net.Listener // and accepted here; may be nil

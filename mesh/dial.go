@@ -39,7 +39,7 @@ func (n *Node) dial(ctx context.Context, id string) (*Peer, error) {
 	}
 	for {
 		if err := ctx.Err(); err != nil {
-			return nil, &DialError{Peer: id, Err: context.Cause(ctx)}
+			return nil, &DialError{Peer: id, Err: contextError(ctx)}
 		}
 		m, err := n.want(id)
 		if err != nil {
@@ -54,7 +54,7 @@ func (n *Node) dial(ctx context.Context, id string) (*Peer, error) {
 		select {
 		case <-m.peer.ended:
 		case <-ctx.Done():
-			return nil, &DialError{Peer: id, Tried: m.peer.history(), Err: context.Cause(ctx)}
+			return nil, &DialError{Peer: id, Tried: m.peer.history(), Err: contextError(ctx)}
 		}
 	}
 }
@@ -120,7 +120,7 @@ func (n *Node) await(ctx context.Context, m *member) (p *Peer, again bool, err e
 		p.shut(goodbyeClosed, errAbandoned)
 		<-p.ended
 	}
-	return nil, false, &DialError{Peer: p.id, Tried: p.history(), Err: p.because(context.Cause(ctx))}
+	return nil, false, &DialError{Peer: p.id, Tried: p.history(), Err: p.because(contextError(ctx))}
 }
 
 // Dial is Listen and Node.Dial in one: the Node belongs to the Peer, and

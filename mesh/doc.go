@@ -187,10 +187,12 @@
 //	[version uint 1, from instance bstr 16, to instance bstr 16,
 //	 offer hash bstr 32, answer hash bstr 32,
 //	 own certificate bstr 32, certificate seen bstr 32 (SHA-256 of the DER),
-//	 window uint, state uint, [* position], relay tstr, [* ability tstr]]
+//	 window uint, credit uint, state uint, [* position], relay tstr, [* ability tstr]]
 //
 // and its signature is over [keys.Statement]{Domain: "agentmesh/v1 hello", Mesh,
-// From, To, Body}. Window is the credit of a flow that no position names.
+// From, To, Body}. Window is the author's: a record that counts for more bytes cannot
+// travel to it. Credit is that of a flow that no position names, at most the window: an
+// instance shares it with what former ones sent and nobody has taken yet.
 // State names the memory that the positions come from: a flow that they do not
 // name is one from which nothing had come if the state is that of the last
 // hello, and one whose position was forgotten if it is another. Relay is the host of the
@@ -229,7 +231,8 @@
 //	offer, answer  [SDP tstr, certificate bstr 32 (SHA-256), reason uint, relay tstr]
 //	ask            [reason uint]
 //	candidate      [[* candidate tstr]]
-//	reject         [code uint (1 untrusted, 2 replaced, 3 busy), text tstr]
+//	reject         [code uint (1 untrusted, 2 replaced, 3 busy, 4 clocks, 5 malformed, 6 unable),
+//	                text tstr, theirs uint, ours uint]
 //
 // An SDP names the certificate of its envelope and no other. Envelopes are
 // refused when their time is more than 5 minutes off, when their nonce was seen
@@ -242,5 +245,7 @@
 // ReasonDirectPath neither side uses a relay, and with ReasonStandby the connection
 // opens and waits for a hello. Relay is the host of the TURN server that the author
 // uses, "" for none. A reject refers to an offer or an ask,
-// and whoever takes an offer back rejects it itself.
+// and whoever takes an offer back rejects it itself. With the code clocks it holds the
+// time of what it refers to and that of its author's clock, in milliseconds since 1970,
+// and is believed whatever its own time is; otherwise both are 0.
 package mesh

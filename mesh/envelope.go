@@ -3,9 +3,11 @@ package mesh
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/infrafabric/agentmesh/internal/cbor"
 	"github.com/infrafabric/agentmesh/keys"
+	"github.com/infrafabric/agentmesh/signaling"
 )
 
 // The bodies of envelopes, CBOR arrays. Envelope versions them.
@@ -27,6 +29,9 @@ type (
 	rejectBody struct {
 		Code rejectCode
 		Text string
+		// Where time is the reason: that of the envelope, and of its recipient's clock,
+		// in milliseconds since 1970; 0 otherwise.
+		Theirs, Ours uint64
 	}
 )
 
@@ -37,12 +42,29 @@ const (
 	rejectUntrusted rejectCode = 1 // the offerer's key is not trusted
 	rejectReplaced  rejectCode = 2 // a newer instance of the offerer is known
 	rejectBusy      rejectCode = 3 // a limit; try again later
+	rejectClock     rejectCode = 4 // the clocks are too far apart
+	rejectMalformed rejectCode = 5 // the offer makes no sense to its recipient
+	rejectUnable    rejectCode = 6 // something is wrong with the recipient
 )
 
 // rejectedError is a verified reject.
 type rejectedError struct {
-	code rejectCode
-	text string
+	code  rejectCode
+	text  string
+	clock *ClockError // with rejectClock
+}
+
+// rejected reads what a verified reject says.
+func rejected(e *signaling.Sealed) error {
+	b, err := decodeReject(e.Body)
+	if err != nil {
+		return err
+	}
+	r := &rejectedError{code: b.Code, text: safeText(b.Text)}
+	if b.Code == rejectClock {
+		r.clock = &ClockError{Peer: e.From, Theirs: time.UnixMilli(int64(b.Ours)).UTC(), Ours: time.UnixMilli(int64(b.Theirs)).UTC()}
+	}
+	return r
 }
 
 func (e *rejectedError) Error() string {
@@ -51,6 +73,12 @@ func (e *rejectedError) Error() string {
 		return ErrRefused.Error() + ": " + e.text
 	case rejectReplaced:
 		return ErrReplaced.Error()
+	case rejectClock:
+		return e.clock.Error()
+	case rejectMalformed:
+		return "the other side cannot read the offer: " + e.text
+	case rejectUnable:
+		return "the other side cannot answer: " + e.text
 	}
 	return "the other side is busy: " + e.text
 }
@@ -61,6 +89,8 @@ func (e *rejectedError) Unwrap() error {
 		return ErrRefused
 	case rejectReplaced:
 		return ErrReplaced
+	case rejectClock:
+		return e.clock
 	}
 	return nil
 }
@@ -112,13 +142,15 @@ func decodeCandidates(b []byte) (c candidateBody, err error) {
 }
 
 func (j *rejectBody) encode() []byte {
-	return cbor.AppendText(cbor.AppendUint(cbor.AppendArray(nil, 2), uint64(j.Code)), j.Text)
+	b := cbor.AppendText(cbor.AppendUint(cbor.AppendArray(nil, 4), uint64(j.Code)), j.Text)
+	return cbor.AppendUint(cbor.AppendUint(b, j.Theirs), j.Ours)
 }
 
 func decodeReject(b []byte) (j rejectBody, err error) {
 	r := cbor.NewReader(b)
-	r.Array(2)
+	r.Array(4)
 	j.Code, j.Text = rejectCode(r.UintMax(255)), r.Text(maxReason)
+	j.Theirs, j.Ours = r.UintMax(maxMillis), r.UintMax(maxMillis)
 	return j, bodyDone(r)
 }
 

@@ -1,10 +1,12 @@
 package mesh
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"strings"
+	"time"
 )
 
 // Errors that tell which rule an operation met. Match them with errors.Is.
@@ -13,7 +15,8 @@ import (
 var (
 	// ErrSelf: an agent dialled its own name.
 	ErrSelf = errors.New("an agent cannot dial itself")
-	// ErrTooLarge: the message exceeds MaxMessage or the send window.
+	// ErrTooLarge: the message exceeds MaxMessage or the send window. The error
+	// is a *TooLargeError.
 	ErrTooLarge = errors.New("message too large")
 	// ErrUntrusted: the trust policy did not say yes to the other side's key.
 	ErrUntrusted = errors.New("not trusted")
@@ -45,13 +48,44 @@ var (
 )
 
 // MessageError says what is wrong with a message that was to be sent, or that
-// was read from JSON.
+// was read from JSON. It holds nothing of the payload but the name of an object's
+// member that is there twice.
 type MessageError struct {
-	Field  string // JSON name of the field
-	Reason string
+	Field  string // JSON name of the field; "message" for the whole
+	Reason string // for people
+	// Offset is the byte, from 0, where it goes wrong: in the text that
+	// UnmarshalJSON read, and otherwise in the field's own value. It is 0 as
+	// well where no place is meant.
+	Offset int
+	// Size and Limit say how large the field is and may be, in bytes, levels or
+	// entries, if that is what is wrong; otherwise both are 0.
+	Size, Limit int
 }
 
-func (e *MessageError) Error() string { return fmt.Sprintf("message: %s %s", e.Field, e.Reason) }
+func (e *MessageError) Error() string {
+	s := "message: " + safeText(e.Field) + " " + e.Reason
+	if e.Limit > 0 {
+		s += fmt.Sprintf(" (%d, at most %d)", e.Size, e.Limit)
+	}
+	if e.Offset > 0 {
+		s += fmt.Sprintf(" at byte %d", e.Offset)
+	}
+	return s
+}
+
+// TooLargeError says which limit a message exceeds. It matches ErrTooLarge.
+type TooLargeError struct {
+	What  string // which limit: "MaxMessage", "MaxMessageJSON", or whose window
+	Size  uint64 // bytes of the message, counted as the limit counts
+	Limit uint64 // bytes
+}
+
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("%v: %d bytes, more than the %d of %s", ErrTooLarge, e.Size, e.Limit, e.What)
+}
+
+// Is makes the error match ErrTooLarge.
+func (e *TooLargeError) Is(target error) bool { return target == ErrTooLarge }
 
 // VersionError says that the two sides speak different versions of a format.
 type VersionError struct {
@@ -61,6 +95,20 @@ type VersionError struct {
 
 func (e *VersionError) Error() string {
 	return fmt.Sprintf("%s version %s is not understood (ours is %s)", e.Format, e.Theirs, e.Ours)
+}
+
+// ClockError says that the clocks of two agents are further apart than the five
+// minutes for which an envelope counts as fresh, so that they cannot meet. Both times are
+// of about one moment; which clock is wrong they do not say. A signaling server's time,
+// which the log compares at registration, helps.
+type ClockError struct {
+	Peer         string
+	Theirs, Ours time.Time // UTC
+}
+
+func (e *ClockError) Error() string {
+	return fmt.Sprintf("the clocks are %v apart: %s here, %s at %s", e.Ours.Sub(e.Theirs).Abs().Round(time.Second),
+		e.Ours.Format(time.RFC3339), e.Theirs.Format(time.RFC3339), e.Peer)
 }
 
 // DialError says why an agent could not be reached. Err is the context's
@@ -116,6 +164,20 @@ func (e *closedError) Unwrap() []error {
 		return []error{net.ErrClosed}
 	}
 	return []error{net.ErrClosed, e.cause}
+}
+
+// Is makes the error match ErrProtocol: who speaks another version breaks the rules
+// of this one.
+func (e *VersionError) Is(target error) bool { return target == ErrProtocol }
+
+// contextError is what a call returns because its context has ended: it matches
+// the context's error and its cause.
+func contextError(ctx context.Context) error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if cause == nil || errors.Is(cause, err) {
+		return cause
+	}
+	return fmt.Errorf("%w: %w", err, cause)
 }
 
 // protocolErrorf makes an error that matches ErrProtocol.

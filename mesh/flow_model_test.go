@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/mod/sumdb/tlog"
+
 	"github.com/infrafabric/agentmesh/signaling"
 )
 
@@ -200,7 +202,7 @@ func (m *model) push() error {
 	}
 	n := m.s.led.out.next
 	msg := Message{ID: m.id(n), Destination: "other", Payload: []byte("null")}
-	if err := m.s.led.push(context.Background(), m.s.tenancy, &msg); err != nil {
+	if err := m.s.led.push(context.Background(), m.s.tenancy, &msg, false); err != nil {
 		return err
 	}
 	m.pushed = append(m.pushed, n)
@@ -227,12 +229,13 @@ func (m *model) receive(l *modelLink) error {
 		}
 	}
 	msgs := make([]Message, len(w.records))
+	leaves := make([]tlog.Hash, len(w.records)) // that they hash to is none of the ledger's business
 	for i, rec := range w.records {
 		msg, err := decodeRecord(rec, "s", "other")
 		if err != nil {
 			return err
 		}
-		msg.Signature = &Signature{}
+		msg.Signature = &Signature{TreeSize: len(leaves), Index: i, leaves: leaves}
 		msgs[i] = msg
 	}
 	if len(msgs) == 0 {
@@ -303,22 +306,26 @@ func (m *model) open() {
 	m.gen++
 	o := order{generation: m.gen}
 	mk := func(led *ledger, remote signaling.Instance) *session {
-		return &session{led: led, order: o, bind: binding{remoteInst: remote}, wake: make(chan struct{}, 1)}
+		return &session{led: led, order: o, bind: binding{remoteInst: remote}, told: led.remembers(remote), wake: make(chan struct{}, 1)}
+	}
+	s, r := mk(m.s.led, m.r.inst), mk(m.r.led, m.s.inst)
+	hello := func(from signaling.Instance, x memory) helloBody {
+		return helloBody{FromInstance: from, Window: x.window, Credit: x.credit, State: x.state, Positions: x.positions}
 	}
 	m.links = append(m.links, &modelLink{gen: m.gen,
-		s:      mk(m.s.led, m.r.inst),
-		r:      mk(m.r.led, m.s.inst),
-		helloS: helloBody{FromInstance: m.s.inst, Window: modelWindow, State: m.s.led.state, Positions: m.s.led.positions(m.r.inst)},
-		helloR: helloBody{FromInstance: m.r.inst, Window: modelWindow, State: m.r.led.state, Positions: m.r.led.positions(m.s.inst)},
+		s:      s,
+		r:      r,
+		helloS: hello(m.s.inst, s.told),
+		helloR: hello(m.r.inst, r.told),
 	})
 	m.note("session %d begins", m.gen)
 }
 
 func (m *model) attachS(l *modelLink) error {
 	l.atS = true
-	unknown, _, err := m.s.led.attach(l.s, &l.helloR)
-	m.note("the sender moves to session %d, unknown %v", l.gen, unknown)
-	for _, id := range unknown {
+	got, err := m.s.led.attach(l.s, &l.helloR)
+	m.note("the sender moves to session %d, unknown %v", l.gen, got.unknown)
+	for _, id := range got.unknown {
 		m.reported[id] = true
 	}
 	return err
@@ -327,7 +334,11 @@ func (m *model) attachS(l *modelLink) error {
 func (m *model) attachR(l *modelLink) error {
 	l.atR = true
 	m.note("the receiver takes session %d", l.gen)
-	_, _, err := m.r.led.attach(l.r, &l.helloS)
+	_, err := m.r.led.attach(l.r, &l.helloS)
+	if errors.Is(err, errRoomTaken) {
+		m.kill(l)
+		return nil
+	}
 	return err
 }
 

@@ -9,8 +9,10 @@ package mesh
 // explicit skip moves on, and only forward: the sender has reported what it
 // passes over, or a former instance of this agent has delivered it.
 type receiver struct {
-	flow   uint64
-	window uint64
+	flow    uint64
+	window  uint64
+	reserve uint64 // bytes of the window that what came in another flow's place still takes
+	granted bool   // some of them have become free
 
 	known        bool   // a record or a skip has come
 	received     uint64 // every number up to it has come or was passed over
@@ -29,8 +31,30 @@ type mark struct {
 	skip        bool
 }
 
-func newReceiver(flow, window uint64) receiver {
-	return receiver{flow: flow, window: window, credit: window}
+// newReceiver makes one that shares its window with reserve bytes of a former
+// one.
+func newReceiver(flow, window, reserve uint64) receiver {
+	reserve = min(reserve, window)
+	return receiver{flow: flow, window: window, reserve: reserve, credit: window - reserve}
+}
+
+// release frees bytes of the reserve.
+func (r *receiver) release(n uint64) {
+	r.reserve -= min(n, r.reserve)
+	r.grant()
+}
+
+// grant raises the credit to what the window allows.
+func (r *receiver) grant() {
+	if c := r.deliveredEnd + r.window - r.reserve; c > r.credit {
+		r.credit, r.granted = c, true
+	}
+}
+
+// retract takes back that anything was received that was not delivered: it
+// shall come again.
+func (r *receiver) retract() {
+	r.received, r.receivedEnd, r.marks = r.delivered, r.deliveredEnd, nil
 }
 
 // record judges the record with that number and length. It reports whether
@@ -98,10 +122,11 @@ func (r *receiver) advance() {
 	m := r.marks[0]
 	r.marks = r.marks[1:]
 	r.delivered, r.deliveredEnd = m.number, m.end
-	r.credit = max(r.credit, m.end+r.window)
+	r.grant()
 }
 
-// position is what the sender is told; ok is false without state.
+// position is what the sender is told; ok is false when there is nothing that a
+// hello does not say.
 func (r *receiver) position() (p position, ok bool) {
-	return position{Flow: r.flow, Received: r.received, Delivered: r.delivered, Credit: r.credit}, r.known
+	return position{Flow: r.flow, Received: r.received, Delivered: r.delivered, Credit: r.credit}, r.known || r.granted
 }

@@ -14,6 +14,8 @@ import "time"
 type sender struct {
 	flow   uint64
 	window uint64 // most bytes of held copies
+	theirs uint64 // the receiver's window
+	known  bool   // it is
 
 	next uint64 // number of the next record
 	end  uint64 // bytes of all records before next
@@ -31,7 +33,7 @@ type sender struct {
 // heldRecord is a record kept until the receiver has delivered it.
 type heldRecord struct {
 	id   string
-	data []byte
+	data []byte    // nil for one that was given up: a skip passes over its number
 	end  uint64    // bytes of all records up to and with this one
 	at   time.Time // when it was accepted; only measured, never decided on
 }
@@ -52,9 +54,25 @@ func (s *sender) base() uint64 { return s.next - uint64(len(s.held)) }
 // baseBytes counts the bytes of all records before base.
 func (s *sender) baseBytes() uint64 { return s.end - s.bytes }
 
-// fits reports whether a record of that length may be accepted now.
-func (s *sender) fits(length int) bool {
-	return s.bytes+uint64(length)+recordOverhead <= s.window
+// fits reports whether a record of that length may be accepted now, with room
+// beside the window for that many bytes.
+func (s *sender) fits(length int, room uint64) bool {
+	return s.bytes+uint64(length)+recordOverhead <= s.window+room
+}
+
+// limit says by which limit a record of that length can never travel, nil if by
+// none.
+func (s *sender) limit(length int) error {
+	size := uint64(length) + recordOverhead
+	switch {
+	case length > MaxMessage:
+		return &TooLargeError{What: "MaxMessage", Size: uint64(length), Limit: MaxMessage}
+	case size > s.window:
+		return &TooLargeError{What: "this side's Window", Size: size, Limit: s.window}
+	case s.known && size > s.theirs:
+		return &TooLargeError{What: "the other side's Window", Size: size, Limit: s.theirs}
+	}
+	return nil
 }
 
 // push accepts the record with number next; fits said yes.
@@ -68,11 +86,11 @@ func (s *sender) push(id string, data []byte, at time.Time) {
 
 // resume moves to a new session. pos is what the receiver's hello says of this
 // flow, nil when it holds no state; sameReceiver tells whether it is the
-// instance that the sender spoke with before; window is the credit of a flow
-// without state. It returns the records that were delivered, as position does,
+// instance that the sender spoke with before; credit is that of a flow without
+// state. It returns the records that were delivered, as position does,
 // and the IDs of those whose outcome can no longer be known: a receiver that
 // forgot may have delivered them.
-func (s *sender) resume(pos *position, sameReceiver bool, window uint64) (delivered []heldRecord, unknown []string, err error) {
+func (s *sender) resume(pos *position, sameReceiver bool, credit uint64) (delivered []heldRecord, unknown []string, err error) {
 	if pos != nil {
 		if !sameReceiver {
 			return nil, nil, protocolErrorf("flow %d: a new receiver states a position", s.flow)
@@ -90,7 +108,7 @@ func (s *sender) resume(pos *position, sameReceiver bool, window uint64) (delive
 	}
 	s.cursor = s.base()
 	s.high, s.acked = s.cursor-1, s.cursor-1
-	s.credit = s.baseBytes() + window
+	s.credit = s.baseBytes() + credit
 	s.skip = s.cursor > 1
 	return nil, unknown, nil
 }
@@ -112,6 +130,19 @@ func (s *sender) position(p position) (delivered []heldRecord, err error) {
 	return delivered, nil
 }
 
+// receiver notes the receiver's window and gives up the held records that are
+// larger. It returns their IDs.
+func (s *sender) receiver(window uint64) (oversized []string) {
+	s.theirs, s.known = window, true
+	for i := range s.held {
+		if r := &s.held[i]; r.data != nil && recordSize(r.data) > window {
+			oversized = append(oversized, r.id)
+			r.data = nil
+		}
+	}
+	return oversized
+}
+
 // drop lets go of the first n held records and returns them; clearing them
 // frees their memory before the array itself goes.
 func (s *sender) drop(n int) []heldRecord {
@@ -130,15 +161,19 @@ func (s *sender) travel(count, size int) (skip *skipFrame, recs [][]byte) {
 	if len(s.held) == 0 {
 		return nil, nil
 	}
+	for s.cursor < s.next && s.held[s.cursor-s.base()].data == nil {
+		s.cursor++
+		s.skip = true
+	}
 	if s.skip {
 		s.skip = false
-		s.high = max(s.high, s.base()-1) // the receiver will state it
-		skip = &skipFrame{Flow: s.flow, Number: s.base(), Offset: s.baseBytes()}
+		s.high = max(s.high, s.cursor-1) // the receiver will state it
+		skip = &skipFrame{Flow: s.flow, Number: s.cursor, Offset: s.cursorBytes()}
 	}
 	for total := 0; s.ready() && len(recs) < count; {
 		data := s.held[s.cursor-s.base()].data
 		total += len(data) + 4 // with the head of the byte string
-		if len(recs) > 0 && total > size {
+		if data == nil || len(recs) > 0 && total > size {
 			break
 		}
 		recs = append(recs, data)
@@ -148,10 +183,19 @@ func (s *sender) travel(count, size int) (skip *skipFrame, recs [][]byte) {
 	return skip, recs
 }
 
-// ready reports whether the record at the cursor exists and has credit.
+// cursorBytes counts the bytes of all records before the cursor.
+func (s *sender) cursorBytes() uint64 {
+	if i := s.cursor - s.base(); i > 0 {
+		return s.held[i-1].end
+	}
+	return s.baseBytes()
+}
+
+// ready reports whether the record at the cursor exists and has credit, or
+// is to be passed over.
 func (s *sender) ready() bool {
 	i := s.cursor - s.base()
-	return i < uint64(len(s.held)) && s.held[i].end <= s.credit
+	return i < uint64(len(s.held)) && (s.held[i].data == nil || s.held[i].end <= s.credit)
 }
 
 // outstanding reports whether records are on their way: they have travelled by
@@ -171,11 +215,14 @@ func (s *sender) abandon() []string {
 	return takeIDs(s.drop(len(s.held)))
 }
 
-// takeIDs returns the records' IDs and clears them.
+// takeIDs returns the records' IDs and clears them. Those that were given up
+// before are not named again.
 func takeIDs(gone []heldRecord) []string {
-	ids := make([]string, len(gone))
-	for i, r := range gone {
-		ids[i] = r.id
+	ids := make([]string, 0, len(gone))
+	for _, r := range gone {
+		if r.data != nil {
+			ids = append(ids, r.id)
+		}
 	}
 	clear(gone)
 	return ids

@@ -16,7 +16,7 @@ type flowPair struct {
 }
 
 func newFlowPair(t *testing.T, window uint64) *flowPair {
-	return &flowPair{t: t, s: newSender(0, window, 0, 0), r: newReceiver(0, window)}
+	return &flowPair{t: t, s: newSender(0, window, 0, 0), r: newReceiver(0, window, 0)}
 }
 
 // attach opens a session: the receiver's hello reaches the sender.
@@ -36,7 +36,7 @@ func (f *flowPair) attach(same bool) []string {
 func (f *flowPair) push(ids ...string) {
 	f.t.Helper()
 	for _, id := range ids {
-		if !f.s.fits(len(id)) {
+		if !f.s.fits(len(id), 0) {
 			f.t.Fatalf("%s does not fit", id)
 		}
 		f.s.push(id, []byte(id), time.Time{})
@@ -115,7 +115,7 @@ func TestFlowRestartedReceiver(t *testing.T) {
 	f.travel(nil)
 	f.r.deliver(1)
 	f.acknowledge()
-	f.r = newReceiver(0, 1<<20)
+	f.r = newReceiver(0, 1<<20, 0)
 	f.attach(false)
 	expect(t, "new instance", f.travel(nil), []string{"b", "c"})
 	f.push("d")
@@ -130,7 +130,7 @@ func TestFlowForgotten(t *testing.T) {
 	f.push("a", "b")
 	f.travel(nil)
 	f.push("c")
-	f.r = newReceiver(0, 1<<20)
+	f.r = newReceiver(0, 1<<20, 0)
 	expect(t, "outcome unknown", f.attach(true), []string{"a", "b"})
 	expect(t, "never sent before", f.travel(nil), []string{"c"})
 }
@@ -254,10 +254,10 @@ func TestNeverBackToLower(t *testing.T) {
 	at := func(gen uint64) *session {
 		return &session{led: l, order: order{generation: gen}, bind: binding{remoteInst: [16]byte{1}}, wake: make(chan struct{}, 1)}
 	}
-	hello := &helloBody{FromInstance: [16]byte{1}, Window: 1 << 20, State: 1}
+	hello := &helloBody{FromInstance: [16]byte{1}, Window: 1 << 20, Credit: 1 << 20, State: 1}
 	high, low := at(2), at(1)
 	for _, s := range []*session{high, low} {
-		if _, _, err := l.attach(s, hello); err != nil {
+		if _, err := l.attach(s, hello); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -265,17 +265,17 @@ func TestNeverBackToLower(t *testing.T) {
 		t.Error("data went back to the lower session")
 	}
 	higher := at(3)
-	if _, _, err := l.attach(higher, hello); err != nil || l.top != higher {
+	if _, err := l.attach(higher, hello); err != nil || l.top != higher {
 		t.Errorf("data did not move to the higher session: %v", err)
 	}
 	// A hello of another instance is newer, whatever its order.
 	other := at(1)
 	other.bind.remoteInst = [16]byte{2}
-	_, displaced, err := l.attach(other, &helloBody{FromInstance: [16]byte{2}, Window: 1 << 20})
-	if err != nil || !displaced || l.top != other {
-		t.Errorf("new instance: displaced %v, %v", displaced, err)
+	got, err := l.attach(other, &helloBody{FromInstance: [16]byte{2}, Window: 1 << 20, Credit: 1 << 20})
+	if err != nil || !got.displaced || l.top != other {
+		t.Errorf("new instance: displaced %v, %v", got.displaced, err)
 	}
-	if _, _, err := l.attach(at(9), hello); !errors.Is(err, ErrReplaced) {
+	if _, err := l.attach(at(9), hello); !errors.Is(err, ErrReplaced) {
 		t.Errorf("the instance that was replaced comes back: %v", err)
 	}
 }
@@ -288,7 +288,7 @@ func TestLedgersFloor(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := first.push(t.Context(), tenancy, &m); err != nil {
+		if err := first.push(t.Context(), tenancy, &m, false); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -284,8 +284,9 @@ func (d *duel) heard() *signaling.Sealed {
 type foeEnd struct {
 	*duel
 	line *line
-	bind binding // as the foe sees it
-	next uint64  // number of the foe's next record
+	bind binding   // as the foe sees it
+	next uint64    // number of the foe's next record
+	said helloBody // by the Node
 }
 
 // negotiate takes the foe's own offer as far as an open connection, on which
@@ -334,6 +335,7 @@ func (w *foeEnd) greet(change ...func(*helloBody)) *helloBody {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	w.said = *h
 	w.put(w.hello(w.foe, change...))
 	return h
 }
@@ -342,7 +344,7 @@ func (w *foeEnd) greet(change ...func(*helloBody)) *helloBody {
 func (w *foeEnd) hello(id *keys.Identity, change ...func(*helloBody)) []byte {
 	w.t.Helper()
 	h := helloBody{FromInstance: w.bind.localInst, ToInstance: w.bind.remoteInst, Offer: w.bind.offer, Answer: w.bind.answer,
-		OwnCert: w.bind.localCert, PeerCert: w.bind.remoteCert, Window: minWindow}
+		OwnCert: w.bind.localCert, PeerCert: w.bind.remoteCert, Window: minWindow, Credit: minWindow}
 	for _, c := range change {
 		c(&h)
 	}

@@ -19,7 +19,7 @@ func goldenFrames(t testing.TB) map[string][]byte {
 		recs = append(recs, encodeRecord(&msgs[i]))
 	}
 	pos := []position{{Flow: 0, Received: 7, Delivered: 5, Credit: 1 << 20}}
-	hello, err := signHello(fixedIdentity(t, "agent-a"), goldenBinding(), 4<<20, 77, pos, "turn.example")
+	hello, err := signHello(fixedIdentity(t, "agent-a"), goldenBinding(), memory{window: 4 << 20, credit: 3 << 20, state: 77, positions: pos}, "turn.example")
 	if err != nil {
 		t.Fatal(err)
 	}

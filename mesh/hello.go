@@ -12,6 +12,7 @@ import (
 const (
 	helloDomain  = "agentmesh/v1 hello"
 	helloVersion = 1
+	helloFields  = 13
 )
 
 // helloBody is the signed content of a hello: it binds the author's name to
@@ -26,7 +27,8 @@ type helloBody struct {
 	Answer       signaling.Hash   // of the answer's envelope
 	OwnCert      keys.Fingerprint // of the author's DTLS certificate
 	PeerCert     keys.Fingerprint // of the certificate the author was shown
-	Window       uint64           // credit of a flow that Positions does not name
+	Window       uint64           // of the author: no larger record can travel to it
+	Credit       uint64           // of a flow that Positions does not name, at most Window
 	State        uint64           // names the author's memory: another value, and it has forgotten
 	Positions    []position       // of the author as receiver of ToInstance's flows
 	Relay        string           // the TURN server of the author's end of the path, "" for none
@@ -34,7 +36,7 @@ type helloBody struct {
 }
 
 func (h *helloBody) encode() []byte {
-	b := cbor.AppendUint(cbor.AppendArray(nil, 12), helloVersion)
+	b := cbor.AppendUint(cbor.AppendArray(nil, helloFields), helloVersion)
 	b = cbor.AppendBytes(b, h.FromInstance[:])
 	b = cbor.AppendBytes(b, h.ToInstance[:])
 	b = cbor.AppendBytes(b, h.Offer[:])
@@ -42,6 +44,7 @@ func (h *helloBody) encode() []byte {
 	b = cbor.AppendBytes(b, h.OwnCert[:])
 	b = cbor.AppendBytes(b, h.PeerCert[:])
 	b = cbor.AppendUint(b, h.Window)
+	b = cbor.AppendUint(b, h.Credit)
 	b = cbor.AppendUint(b, h.State)
 	b = appendPositions(b, h.Positions)
 	b = cbor.AppendText(b, h.Relay)
@@ -54,7 +57,7 @@ func (h *helloBody) encode() []byte {
 
 func decodeHelloBody(b []byte) (*helloBody, error) {
 	r := cbor.NewReader(b)
-	r.Array(12)
+	r.Array(helloFields)
 	if v := r.Uint(); r.Err() == nil && v != helloVersion {
 		return nil, &VersionError{Format: "hello", Ours: strconv.Itoa(helloVersion), Theirs: strconv.FormatUint(v, 10)}
 	}
@@ -63,6 +66,7 @@ func decodeHelloBody(b []byte) (*helloBody, error) {
 		r.Fixed(dst)
 	}
 	h.Window = r.UintMax(maxOffset)
+	h.Credit = r.UintMax(maxOffset)
 	h.State = r.Uint()
 	h.Positions = readPositions(r)
 	h.Relay = printable(r.Text(maxRelayName))
@@ -71,6 +75,9 @@ func decodeHelloBody(b []byte) (*helloBody, error) {
 	}
 	if err := r.Done(); err != nil {
 		return nil, protocolErrorf("hello: %v", err)
+	}
+	if h.Credit > h.Window {
+		return nil, protocolErrorf("hello with a credit of %d bytes in a window of %d", h.Credit, h.Window)
 	}
 	return h, nil
 }
@@ -87,8 +94,14 @@ type binding struct {
 	remoteCert    keys.Fingerprint
 }
 
+// memory is what a hello says of what its author remembers of the other side.
+type memory struct {
+	window, credit, state uint64
+	positions             []position
+}
+
 // signHello returns the first frame of a session.
-func signHello(id *keys.Identity, b binding, window, state uint64, pos []position, relay string) ([]byte, error) {
+func signHello(id *keys.Identity, b binding, m memory, relay string) ([]byte, error) {
 	h := helloBody{
 		FromInstance: b.localInst,
 		ToInstance:   b.remoteInst,
@@ -96,9 +109,10 @@ func signHello(id *keys.Identity, b binding, window, state uint64, pos []positio
 		Answer:       b.answer,
 		OwnCert:      b.localCert,
 		PeerCert:     b.remoteCert,
-		Window:       window,
-		State:        state,
-		Positions:    pos,
+		Window:       m.window,
+		Credit:       m.credit,
+		State:        m.state,
+		Positions:    m.positions,
 		Relay:        relay,
 	}
 	body := h.encode()

@@ -106,8 +106,8 @@ func TestHostileAlteredEnvelope(t *testing.T) {
 		{signaling.Offer, "generation of next year", func(_ *testing.T, f []any) { f[fieldGeneration] = ago(-365 * 24 * time.Hour) }, foreign},
 		{signaling.Offer, "nonce", func(_ *testing.T, f []any) { f[fieldNonce] = bytes.Repeat([]byte{7}, 16) }, witness.SignatureVerificationFailed},
 		{signaling.Offer, "time", func(_ *testing.T, f []any) { f[fieldTime] = ago(-time.Second) }, witness.SignatureVerificationFailed},
-		{signaling.Offer, "time long ago", func(_ *testing.T, f []any) { f[fieldTime] = ago(freshness + time.Second) }, witness.ReplayRejected},
-		{signaling.Offer, "time in the year 9999", func(_ *testing.T, f []any) { f[fieldTime] = uint64(253402300799999) }, witness.ReplayRejected},
+		{signaling.Offer, "time long ago", func(_ *testing.T, f []any) { f[fieldTime] = ago(freshness + time.Second) }, witness.SignatureVerificationFailed},
+		{signaling.Offer, "time in the year 9999", func(_ *testing.T, f []any) { f[fieldTime] = uint64(253402300799999) }, witness.SignatureVerificationFailed},
 		{signaling.Answer, "fingerprint in the SDP", func(t *testing.T, f []any) {
 			f[fieldBody] = swapFingerprint(t, f[fieldBody].([]byte), false)
 		}, witness.SignatureVerificationFailed},

@@ -191,7 +191,7 @@ func startNode(t testing.TB, h *hub, c connector, cfg Config) *Node {
 				t.Fatal(err)
 			}
 		}
-		if c, err = newWebRTCConnector(connectorConfig{stun: cfg.STUN, net: cfg.Net, log: n.log}); err != nil {
+		if c, err = newWebRTCConnector(connectorConfig{net: cfg.Net, log: n.log}); err != nil {
 			t.Fatal(err)
 		}
 	}

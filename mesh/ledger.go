@@ -3,9 +3,11 @@ package mesh
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/infrafabric/agentmesh/keys"
 	"github.com/infrafabric/agentmesh/signaling"
 )
 
@@ -32,15 +34,18 @@ type ledger struct {
 	// this agent's identity.
 	replaced bool
 
-	inbox []inbound
-	epoch int // counts remote instances: positions of a former one are void
+	inbox  []inbound
+	unread uint64 // bytes of what came and is not delivered, of every instance
+	epoch  int    // counts remote instances: positions of a former one are void
+	line   []*sendWaiter
 
 	tenancy   int      // counts the Peers that have used the ledger
 	open      bool     // the last of them still does
 	cause     error    // why it does not
 	settledTo uint64   // what was delivered when it ended
 	since     uint64   // the number that was next when it began
-	doubt     uint64   // the last one given up because the receiver forgot
+	doubt     uint64   // the last one given up
+	doubtful  error    // why
 	top       *session // data leaves by it; nil between sessions
 
 	// overdueFrom is when what is outstanding last made progress: it began, or
@@ -53,16 +58,21 @@ type ledger struct {
 	ackArmed bool        // ackTimer runs
 	ackTimer *time.Timer // sets ackNow
 
-	space   notifier // the send window opened, or open changed
+	space   notifier // the send window opened, or open changed: for Handlers
 	arrived notifier // inbox grew, or open changed
 	settled notifier // records were delivered, or open changed
 }
 
 // inbound is a message that arrived.
 type inbound struct {
-	msg   *Message
-	epoch int
+	msg     *Message
+	size    uint64 // as credit counts it
+	epoch   int
+	tenancy int // that it arrived in
 }
+
+// sendWaiter is a call of push that waits for its turn.
+type sendWaiter struct{ turn chan struct{} } // capacity 1
 
 func newLedger(remote string, obs *observer, window, floor, floorBytes uint64) *ledger {
 	return &ledger{
@@ -70,7 +80,7 @@ func newLedger(remote string, obs *observer, window, floor, floorBytes uint64) *
 		obs:    obs,
 		state:  rand.Uint64(),
 		out:    newSender(messageFlow, window, floor, floorBytes),
-		in:     newReceiver(messageFlow, window),
+		in:     newReceiver(messageFlow, window, 0),
 	}
 }
 
@@ -107,59 +117,127 @@ func (l *ledger) end(cause error) []string {
 	}
 	l.settledTo = l.out.base() - 1
 	ids := l.out.abandon()
-	l.space.broadcast()
+	l.roomMade()
+	for _, w := range l.line {
+		w.wake()
+	}
 	l.arrived.broadcast()
 	l.settled.broadcast()
 	return ids
 }
 
 // push numbers a prepared message, encodes it and puts it into the window. It
-// blocks while the window is full.
-func (l *ledger) push(ctx context.Context, tenancy int, m *Message) error {
-	now := time.Now()
+// blocks while the window is full, and lets those pass that came before: a large
+// message does not wait for ever behind small ones. A Handler's has a window's
+// worth of room of its own: two agents whose Handlers answer each other would
+// otherwise wait for each other for ever.
+func (l *ledger) push(ctx context.Context, tenancy int, m *Message, handler bool) error {
+	if ctx.Err() != nil {
+		return contextError(ctx)
+	}
+	var (
+		now  = time.Now()
+		data []byte
+		wait *sendWaiter
+		room uint64
+	)
+	l.mu.Lock()
+	if handler {
+		room = l.out.window
+	}
 	for {
-		l.mu.Lock()
-		if err := l.closed(tenancy); err != nil {
-			l.mu.Unlock()
-			return err
+		err := l.closed(tenancy)
+		if err == nil && (data == nil || m.SequenceNum != l.out.next) {
+			m.SequenceNum = l.out.next
+			data = encodeRecord(m)
 		}
-		m.SequenceNum = l.out.next
-		data := encodeRecord(m)
-		if len(data) > MaxMessage || recordSize(data) > l.out.window {
-			l.mu.Unlock()
-			return ErrTooLarge
+		if err == nil {
+			err = l.out.limit(len(data))
 		}
-		if l.out.fits(len(data)) {
+		first := handler || len(l.line) == 0 || l.line[0] == wait
+		pushed := err == nil && first && l.out.fits(len(data), room)
+		if pushed {
 			l.out.push(m.ID, data, now)
+		}
+		if pushed || err != nil {
+			l.leaveLine(wait)
 			top := l.top
 			l.mu.Unlock()
-			top.poke()
-			return nil
+			if pushed {
+				top.poke()
+			}
+			return err
 		}
-		wait := l.space.wait()
+		var turn <-chan struct{}
+		switch {
+		case handler:
+			turn = l.space.wait()
+		case wait == nil:
+			wait = &sendWaiter{make(chan struct{}, 1)}
+			l.line = append(l.line, wait)
+			fallthrough
+		default:
+			turn = wait.turn
+		}
 		l.mu.Unlock()
 		select {
-		case <-wait:
+		case <-turn:
+			l.mu.Lock()
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			l.mu.Lock()
+			l.leaveLine(wait)
+			l.mu.Unlock()
+			return contextError(ctx)
 		}
+	}
+}
+
+// leaveLine takes a waiter, if it is one, out of the line; who is first now may
+// find room. l.mu is held.
+func (l *ledger) leaveLine(w *sendWaiter) {
+	if w == nil {
+		return
+	}
+	i := slices.Index(l.line, w)
+	l.line = slices.Delete(l.line, i, i+1)
+	if i == 0 {
+		l.roomMade()
+	}
+}
+
+// roomMade wakes who waits for room in the send window. l.mu is held.
+func (l *ledger) roomMade() {
+	l.space.broadcast()
+	if len(l.line) > 0 {
+		l.line[0].wake()
+	}
+}
+
+func (w *sendWaiter) wake() {
+	select {
+	case w.turn <- struct{}{}:
+	default:
 	}
 }
 
 // flush waits until everything pushed before was delivered.
 func (l *ledger) flush(ctx context.Context, tenancy int) error {
 	l.mu.Lock()
+	if err := l.closed(tenancy); err != nil {
+		l.mu.Unlock()
+		return err
+	}
 	last := l.out.next - 1
 	for {
 		// What was given up when the tenant ended leaves base behind it as well.
 		err := l.closed(tenancy)
 		if err == nil && l.out.base() > last || tenancy == l.tenancy && l.settledTo >= last {
-			doubt := l.doubt >= l.since && tenancy == l.tenancy
-			l.mu.Unlock()
-			if doubt {
-				return ErrOutcomeUnknown
+			err = nil
+			if l.doubt >= l.since && tenancy == l.tenancy {
+				err = l.doubtful
 			}
-			return nil
+			l.mu.Unlock()
+			return err
 		}
 		wait := l.settled.wait()
 		l.mu.Unlock()
@@ -169,18 +247,19 @@ func (l *ledger) flush(ctx context.Context, tenancy int) error {
 		select {
 		case <-wait:
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return contextError(ctx)
 		}
 		l.mu.Lock()
 	}
 }
 
 // pop takes the next message that arrived. With take it counts as delivered at
-// once, otherwise when taken is called with it.
+// once, otherwise when taken is called with it. What came in a tenant's time is
+// his for as long as the next one has not taken it.
 func (l *ledger) pop(ctx context.Context, tenancy int, take bool) (inbound, error) {
 	for {
 		l.mu.Lock()
-		if len(l.inbox) > 0 && tenancy == l.tenancy {
+		if len(l.inbox) > 0 && l.inbox[0].tenancy <= tenancy {
 			in := l.inbox[0]
 			l.inbox[0] = inbound{}
 			l.inbox = l.inbox[1:]
@@ -204,7 +283,7 @@ func (l *ledger) pop(ctx context.Context, tenancy int, take bool) (inbound, erro
 		select {
 		case <-wait:
 		case <-ctx.Done():
-			return inbound{}, context.Cause(ctx)
+			return inbound{}, contextError(ctx)
 		}
 	}
 }
@@ -220,11 +299,54 @@ func (l *ledger) taken(in inbound) {
 // delivered advances the position and returns the session to poke, if any.
 // l.mu is held.
 func (l *ledger) delivered(in inbound) *session {
-	if in.epoch != l.epoch {
-		return nil // of an instance that is gone
+	l.unread -= in.size
+	if in.epoch == l.epoch {
+		l.in.deliver(in.msg.SequenceNum)
+		return l.acknowledge()
 	}
-	l.in.deliver(in.msg.SequenceNum)
+	// Of an instance that is gone: it makes room for the present one.
+	before := l.in.credit
+	if l.in.release(in.size); l.in.credit == before {
+		return nil
+	}
 	return l.acknowledge()
+}
+
+// revoke drops what waits for the application and was signed by a key that is
+// not to be believed any more, and returns how many messages that were. What the
+// present instance sent is asked for again, should it be trusted again.
+func (l *ledger) revoke(key keys.PublicKey) (dropped int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	present := false
+	l.inbox = slices.DeleteFunc(l.inbox, func(in inbound) bool {
+		gone := in.msg.Signature.Key == key
+		if gone {
+			dropped++
+			l.unread -= in.size
+			if present = present || in.epoch == l.epoch; in.epoch != l.epoch {
+				l.in.release(in.size)
+			}
+		}
+		return gone
+	})
+	if present {
+		l.in.retract()
+	}
+	return dropped
+}
+
+// authors returns the keys that signed what waits for the application, but for
+// one.
+func (l *ledger) authors(but keys.PublicKey) (list []keys.PublicKey) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, in := range l.inbox {
+		if k := in.msg.Signature.Key; k != but && !slices.Contains(list, k) {
+			list = append(list, k)
+		}
+	}
+	return list
 }
 
 // acknowledge sees to it that the position travels: with the next batch if one

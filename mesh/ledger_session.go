@@ -8,14 +8,33 @@ import (
 	"github.com/infrafabric/agentmesh/signaling"
 )
 
-// positions is what a hello to that instance states.
+// positions is what is stated to that instance.
 func (l *ledger) positions(inst signaling.Instance) []position {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if p, ok := l.in.position(); ok && inst == l.inst {
-		return []position{p}
+	return l.memory(inst).positions
+}
+
+// remembers is what a hello to that instance says.
+func (l *ledger) remembers(inst signaling.Instance) memory {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.memory(inst)
+}
+
+// memory is remembers with l.mu held. A new instance shares the window with what
+// its predecessors have sent and nobody has taken yet.
+func (l *ledger) memory(inst signaling.Instance) memory {
+	m := memory{window: l.in.window, state: l.state}
+	if inst != l.inst {
+		m.credit = newReceiver(messageFlow, l.in.window, l.unread).credit
+		return m
 	}
-	return nil
+	m.credit = l.in.window - l.in.reserve
+	if p, ok := l.in.position(); ok {
+		m.positions = []position{p}
+	}
+	return m
 }
 
 // admits reports whether an instance may speak for the remote agent, and
@@ -34,49 +53,56 @@ func (l *ledger) admits(inst signaling.Instance) error {
 // refused from then on. Data moves to the session if it is the highest; it
 // never goes back to a lower one.
 //
-// It returns the IDs of records whose outcome can no longer be known, and
-// whether another instance was displaced.
-func (l *ledger) attach(s *session, h *helloBody) (unknown []string, displaced bool, err error) {
+// It returns what became of that.
+func (l *ledger) attach(s *session, h *helloBody) (got attachment, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
 	case !l.open:
-		return nil, false, &closedError{l.cause}
+		return got, &closedError{l.cause}
 	case slices.Contains(l.refused, h.FromInstance):
-		return nil, false, fmt.Errorf("instance of %s: %w", l.remote, ErrReplaced)
+		return got, fmt.Errorf("instance of %s: %w", l.remote, ErrReplaced)
 	}
 	pos, err := soleMessagePosition(h.Positions)
 	if err != nil {
-		return nil, false, err
+		return got, err
 	}
 	first := l.inst == signaling.Instance{}
 	same := l.inst == h.FromInstance
 	if same && l.top != nil && s.order.compare(l.top.order) < 0 {
 		// Data stays on the higher session; what this hello states is old.
-		return nil, false, nil
+		return got, nil
+	}
+	in := newReceiver(messageFlow, l.in.window, l.unread)
+	if !same && in.credit < s.told.credit {
+		return got, errRoomTaken
 	}
 	if pos == nil && same && h.State == l.theirs {
 		// Nothing had come when this hello was written; nothing is forgotten.
 		pos = &position{Flow: messageFlow}
 	}
-	gone, unknown, err := l.out.resume(pos, same || first, h.Window)
+	gone, unknown, err := l.out.resume(pos, same || first, h.Credit)
 	if err != nil {
-		return nil, false, err
+		return got, err
 	}
 	l.obs.delivered(gone)
 	clear(gone)
-	if len(unknown) > 0 {
-		l.doubt = l.out.base() - 1
+	got.unknown, got.oversized = unknown, l.out.receiver(h.Window)
+	if len(got.unknown) > 0 {
+		l.doubt, l.doubtful = l.out.base()-1, ErrOutcomeUnknown
+	}
+	if len(got.oversized) > 0 {
+		l.doubt, l.doubtful = l.out.next-1, ErrTooLarge
 	}
 	if !same {
-		if displaced = !first; displaced {
+		if got.displaced = !first; got.displaced {
 			l.refused = append(l.refused, l.inst)
 			if len(l.refused) > maxRefusedInstances {
 				l.refused = l.refused[1:]
 			}
 		}
 		l.inst = h.FromInstance
-		l.in = newReceiver(messageFlow, l.in.window)
+		l.in = in
 		l.epoch++
 		l.told, l.ackDue, l.ackNow = l.in.credit, false, false
 	}
@@ -85,10 +111,21 @@ func (l *ledger) attach(s *session, h *helloBody) (unknown []string, displaced b
 	if l.ackDue {
 		l.ackNow = true
 	}
-	l.space.broadcast()
+	l.roomMade()
 	l.settled.broadcast()
-	return unknown, displaced, nil
+	return got, nil
 }
+
+// attachment is what a session's attachment did.
+type attachment struct {
+	unknown   []string // IDs of records whose outcome can no longer be known
+	oversized []string // and of those that the other side has no room for
+	displaced bool     // another instance was displaced
+}
+
+// errRoomTaken ends a session to whose new instance more was promised than there
+// is room for now; the next hello says what there is.
+var errRoomTaken = fmt.Errorf("%w: its room was taken meanwhile", ErrConnectionLost)
 
 // soleMessagePosition finds the message flow's entry; there are no other
 // flows yet, and each may be named once.
@@ -177,6 +214,10 @@ func (l *ledger) collect(s *session) (w work) {
 
 // accept files the verified records of one batch that came by the session.
 func (l *ledger) accept(s *session, msgs []Message, recs [][]byte) error {
+	detached := l.repeats(msgs)
+	if detached {
+		detachAll(msgs)
+	}
 	l.mu.Lock()
 	if err := l.current(s); err != nil {
 		l.mu.Unlock()
@@ -190,15 +231,21 @@ func (l *ledger) accept(s *session, msgs []Message, recs [][]byte) error {
 			break
 		}
 		if fresh {
-			l.inbox = append(l.inbox, inbound{msg: &msgs[i], epoch: l.epoch})
+			m, size := &msgs[i], recordSize(recs[i])
+			if detached {
+				m = new(msgs[i])
+			}
+			l.inbox = append(l.inbox, inbound{msg: m, size: size, epoch: l.epoch, tenancy: l.tenancy})
+			l.unread += size
 			filed++
 		}
 	}
-	if filed < len(msgs) {
+	if filed < len(msgs) && !detached {
 		// The credit counts what is new, so nothing else may be kept: neither
 		// the records that were repeated beside it nor those behind an error.
+		detachAll(msgs)
 		for i := len(l.inbox) - filed; i < len(l.inbox); i++ {
-			l.inbox[i].msg = l.inbox[i].msg.detached()
+			l.inbox[i].msg = new(*l.inbox[i].msg)
 		}
 	}
 	l.arrived.broadcast() // those before an error count
@@ -210,6 +257,14 @@ func (l *ledger) accept(s *session, msgs []Message, recs [][]byte) error {
 	l.mu.Unlock()
 	poke.poke()
 	return nil
+}
+
+// repeats reports whether a batch begins with a record that has come before. What
+// that means for its memory is then dealt with before the ledger is locked.
+func (l *ledger) repeats(msgs []Message) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return msgs[0].SequenceNum <= l.in.received
 }
 
 // skipTo files a skip that came by the session.
@@ -253,7 +308,7 @@ func (l *ledger) stated(s *session, list []position) (progress bool, err error) 
 	if len(gone) > 0 {
 		l.obs.delivered(gone)
 		clear(gone)
-		l.space.broadcast()
+		l.roomMade()
 		l.settled.broadcast()
 	}
 	var poke *session

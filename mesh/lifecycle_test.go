@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -17,7 +18,8 @@ import (
 
 	"github.com/infrafabric/agentmesh/internal/virtual"
 	"github.com/infrafabric/agentmesh/signaling"
-	"github.com/infrafabric/agentmesh/witness"
+
+	"golang.org/x/mod/sumdb/tlog"
 )
 
 // TestCloseBeforeAcknowledgement: a Peer is closed while the acknowledgement of
@@ -109,10 +111,11 @@ func TestCloseAtOnce(t *testing.T) {
 // in its first session. The session is ended with a goodbye, not dropped.
 func TestCloseWhileConnecting(t *testing.T) {
 	var once sync.Once
-	rec := recorderFunc(func(witness.Event) {})
+	hook := logHook{new(func(string))}
+	*hook.f = func(string) {}
 	inHub(t, func(t *testing.T, h *hub, a, b *Node) {
-		rec = func(e witness.Event) {
-			if e.AgentID == "agent-a" && e.Name == witness.DataChannelOpen {
+		*hook.f = func(text string) {
+			if text == "session established" {
 				once.Do(func() {
 					a.lookup("agent-b").shut(goodbyeClosed, &closedError{})
 					time.Sleep(time.Millisecond) // everybody who waits for that has run
@@ -132,13 +135,24 @@ func TestCloseWhileConnecting(t *testing.T) {
 		if cause := context.Cause(q.Context()); !errors.Is(cause, ErrPeerClosed) {
 			t.Errorf("the other side learns %v", cause)
 		}
-	}, func(c *Config) { c.Recorder = &rec })
+	}, func(c *Config) {
+		if c.Identity.ID() == "agent-a" {
+			c.Logger = slog.New(hook)
+		}
+	})
 }
 
-// recorderFunc is a Recorder that may be changed while nothing is recorded.
-type recorderFunc func(witness.Event)
+// logHook calls a function with each line of a log, where it is written.
+type logHook struct{ f *func(string) }
 
-func (f *recorderFunc) Record(_ context.Context, e witness.Event) { (*f)(e) }
+func (h logHook) Enabled(context.Context, slog.Level) bool { return true }
+func (h logHook) WithAttrs([]slog.Attr) slog.Handler       { return h }
+func (h logHook) WithGroup(string) slog.Handler            { return h }
+
+func (h logHook) Handle(_ context.Context, r slog.Record) error {
+	(*h.f)(r.Message)
+	return nil
+}
 
 // TestReplacedWhileSending: the older of two processes with one identity is
 // busy sending when the newer one takes over. It learns why at once, and does
@@ -797,7 +811,7 @@ func deadSession(p *Peer, generation uint64, instance byte) *session {
 }
 
 func helloOf(s *session) *helloBody {
-	return &helloBody{FromInstance: s.bind.remoteInst, Window: DefaultWindow, State: 1}
+	return &helloBody{FromInstance: s.bind.remoteInst, Window: DefaultWindow, Credit: DefaultWindow, State: 1}
 }
 
 // TestConnectionDiesAtHello: a connection dies between its hello and the Peer
@@ -894,6 +908,8 @@ func TestRetiredSessionsEnd(t *testing.T) {
 		if n := open(); n > maxSessions {
 			t.Errorf("%d sessions open at once", n)
 		}
+		all[len(all)-1].confirmed.Store(true) // the other side says something on it
+		p.supersede()
 		time.Sleep(oldSessionMost + oldSessionGrace + 2*time.Second)
 		if n := open(); n != 1 {
 			t.Errorf("%d sessions open after the grace", n)
@@ -920,7 +936,7 @@ func TestAcknowledgeAfterReplacement(t *testing.T) {
 		}
 		for i := range byte(2) {
 			s := deadSession(p, uint64(i)+1, i+1)
-			if _, _, err := p.led.attach(s, helloOf(s)); err != nil {
+			if _, err := p.led.attach(s, helloOf(s)); err != nil {
 				t.Fatal(err)
 			}
 			take(s)
@@ -945,7 +961,7 @@ func TestPartOfABatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := stillPeer(t)
 		s := deadSession(p, 1, 1)
-		if _, _, err := p.led.attach(s, helloOf(s)); err != nil {
+		if _, err := p.led.attach(s, helloOf(s)); err != nil {
 			t.Fatal(err)
 		}
 		got := make(chan error, 1)
@@ -954,7 +970,9 @@ func TestPartOfABatch(t *testing.T) {
 			got <- err
 		}()
 		synctest.Wait()
-		err := p.led.accept(s, []Message{{SequenceNum: 1, Signature: &Signature{}}, {SequenceNum: 3}}, [][]byte{{1}, {1}})
+		leaves := make([]tlog.Hash, 2)
+		err := p.led.accept(s, []Message{{SequenceNum: 1, Signature: &Signature{leaves: leaves}},
+			{SequenceNum: 3, Signature: &Signature{Index: 1, leaves: leaves}}}, [][]byte{{1}, {1}})
 		if !errors.Is(err, ErrProtocol) {
 			t.Errorf("a gap: %v", err)
 		}
@@ -974,7 +992,7 @@ func TestPartOfABatch(t *testing.T) {
 // TestSkipsDoNotPileUp: skips cost no credit, so a row of them, behind a record
 // that the application does not take, must cost no memory either.
 func TestSkipsDoNotPileUp(t *testing.T) {
-	r := newReceiver(messageFlow, DefaultWindow)
+	r := newReceiver(messageFlow, DefaultWindow, 0)
 	if _, err := r.record(1, []byte{1}); err != nil {
 		t.Fatal(err)
 	}
@@ -1026,7 +1044,7 @@ func TestDialGivenUp(t *testing.T) {
 func TestFlushInDoubt(t *testing.T) {
 	p := stillPeer(t)
 	s := deadSession(p, 1, 1)
-	if _, _, err := p.led.attach(s, helloOf(s)); err != nil {
+	if _, err := p.led.attach(s, helloOf(s)); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
@@ -1040,8 +1058,8 @@ func TestFlushInDoubt(t *testing.T) {
 	s = deadSession(p, 2, 1)
 	h := helloOf(s)
 	h.State++ // another memory than before
-	if unknown, _, err := p.led.attach(s, h); err != nil || len(unknown) != 1 {
-		t.Fatal(unknown, err)
+	if got, err := p.led.attach(s, h); err != nil || len(got.unknown) != 1 {
+		t.Fatal(got, err)
 	}
 	if err := <-flushed; !errors.Is(err, ErrOutcomeUnknown) {
 		t.Errorf("flush while it happened: %v", err)

@@ -10,23 +10,29 @@ const (
 	// ErrTooLarge; a peer that sends one has its session closed.
 	MaxMessage = 1 << 20
 
+	// MaxMessageJSON is the longest text in bytes that Message.UnmarshalJSON reads;
+	// a longer one is a *TooLargeError. AppendJSON writes no message beyond
+	// MaxMessage, and its text is far shorter; white space counts.
+	MaxMessageJSON = 4 * MaxMessage
+
 	// MaxNesting is how deep a payload or an extra field may nest arrays and
-	// objects. A deeper one is a *MessageError.
+	// objects, wherever it stands: the message around it does not count. A deeper
+	// one is a *MessageError.
 	MaxNesting = 64
 
-	maxIDLen          = 128  // bytes of Message.ID
-	maxPerformative   = 64   // bytes of Message.Performative
-	maxConversation   = 255  // bytes of Message.ConversationID
-	maxTraceID        = 64   // bytes of Message.TraceID
-	maxCitations      = 64   // entries of Message.CitationIDs
-	maxCitationLen    = 255  // bytes of one citation
-	maxExtra          = 64   // entries of Message.Extra
-	maxExtraName      = 128  // bytes of one extra field's name
-	maxSignatureField = 4096 // bytes of the mesh name, instance and key of a signature in JSON
+	maxIDLen        = 128 // bytes of Message.ID
+	maxPerformative = 64  // bytes of Message.Performative
+	maxConversation = 255 // bytes of Message.ConversationID
+	maxTraceID      = 64  // bytes of Message.TraceID
+	maxCitations    = 64  // entries of Message.CitationIDs
+	maxCitationLen  = 255 // bytes of one citation
+	maxExtra        = 64  // entries of Message.Extra
+	maxExtraName    = 128 // bytes of one extra field's name
 
 	// maxTree is how many messages one signature may cover (leaves of its
-	// Merkle tree). Ten hashes prove membership at most.
+	// Merkle tree), maxPath how many hashes prove membership at most.
 	maxTree = 1024
+	maxPath = 10
 
 	// maxFrame is the largest data channel message. A larger batch travels in
 	// parts.
@@ -146,12 +152,47 @@ const (
 	// maxRefusedInstances is how many replaced instances of one agent are
 	// remembered as refused.
 	maxRefusedInstances = 64
+	// maxEvents is how many events wait for the recorder; further ones are lost to it.
+	maxEvents = 4096
+	// recorderWait is how long Send and Receive wait for room among them, and Close for
+	// the recorder to take what waits.
+	recorderWait = time.Second
+
 	// acceptBacklog is how many Peers may wait for Accept; further first
 	// offers are rejected with the code busy.
 	acceptBacklog = 128
 
-	// rejectsPerSecond bounds the signed refusals a Node sends.
+	// maxMillis is the last millisecond of the year 9999, the latest time that travels.
+	maxMillis = 253402300799999
+	// maxEarly is how many envelopes with candidates a Peer keeps that came before their
+	// offer; the oldest gives way, and is lost to its negotiation.
+	maxEarly = 16
+
+	// rejectsPerSecond bounds the signed refusals a Node sends, maxRefusals how many wait
+	// to be signed; further ones are dropped, and their offers are not answered.
 	rejectsPerSecond = 20
+	maxRefusals      = 64
+
+	// maxJudging is how many envelopes of known authors are judged at a time, each of
+	// another one; maxStrangers is that of others. A question about them may take up to
+	// trustTimeout, and whoever is not known yet waits behind it only when there are more.
+	// maxAuthorItems is how many wait of one, maxJudgingBytes the bytes that wait of either
+	// kind; further ones are dropped, and their authors repeat them.
+	maxJudging      = 64
+	maxStrangers    = 256
+	maxAuthorItems  = attemptInbox + maxAttempts
+	maxJudgingBytes = 8 << 20
+	// newKeysPerSecond is how many signatures are checked under keys that nobody here
+	// knows yet, after twice as many at once; further ones are dropped.
+	newKeysPerSecond = 1000
+	// clockTold is how often it is told of one agent that its clock is off.
+	clockTold = time.Minute
+	// stalesPerSecond is how many signatures are checked on envelopes whose time is off,
+	// after twice as many at once; the authors of others do not hear that it is.
+	stalesPerSecond = 10
+	// maxVerdicts is about how many keys it is remembered what trust said, for
+	// trustInterval at most.
+	maxVerdicts = 4096
 
 	// keyFailuresPerSecond is how many bad signatures are checked for one key
 	// that one server delivers envelopes of, wayFailuresPerSecond for all its
@@ -253,6 +294,24 @@ const (
 	// renewPause is between two attempts to leave a relay that is no longer offered
 	// or whose credential ends.
 	renewPause = 30 * time.Second
+	// renewMost is within what time a session leaves a relay whose credential has a
+	// successor, at the latest.
+	renewMost = time.Hour
+
+	// maxSTUN is how many servers Config.STUN names at most; Listen refuses more.
+	// maxSTUNAddresses is how many addresses of each family one of them is asked at:
+	// one may be dead, and each costs a socket. Further ones are ignored.
+	maxSTUN          = 16
+	maxSTUNAddresses = 2
+	// nameWait is how long a session waits for name servers, and nameGrace how long
+	// after the name of one STUN server is known; then it is made without the rest.
+	nameWait  = time.Second
+	nameGrace = 200 * time.Millisecond
+	// familyWait is how long after the other side's first candidate of another family
+	// of addresses than the relay's an allocation of that family is asked for, if it
+	// has no other ones; familyLast if it has, and there is no path yet.
+	familyWait = 300 * time.Millisecond
+	familyLast = 3 * time.Second
 
 	// rankWait is how long Relays.Rank may take before the session is made
 	// without a relay.
@@ -279,6 +338,8 @@ const (
 	// trustInterval is how often the trust policy is asked again about live
 	// Peers when it cannot announce its changes.
 	trustInterval = 2 * time.Second
+	// maxRechecks is about how many Peers it is asked at a time.
+	maxRechecks = 8
 	// trustTimeout bounds one question to the trust policy.
 	trustTimeout = 5 * time.Second
 
@@ -305,10 +366,6 @@ const (
 	// maxTCPConns is how many connections Config.TCPListener has open at a time;
 	// further ones are closed at once.
 	maxTCPConns = 4096
-	// acceptRetry is how long after a failure it is asked for the next one; each
-	// further failure doubles it, up to acceptRetryMost.
-	acceptRetry     = 5 * time.Millisecond
-	acceptRetryMost = 100 * time.Millisecond
 	// tcpReadQueue is how many packets wait on one of them, tcpWriteBuffer how many
 	// bytes; what does not fit is dropped, and SCTP repeats it.
 	tcpReadQueue   = 64

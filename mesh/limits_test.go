@@ -162,6 +162,7 @@ func TestLimitHello(t *testing.T) {
 		"one flow twice":    func(h *helloBody) { h.Positions = make([]position, 2) },
 		"too many flows":    func(h *helloBody) { h.Positions = make([]position, maxPositions+1) },
 		"window":            func(h *helloBody) { h.Window = maxOffset + 1 },
+		"credit":            func(h *helloBody) { h.Credit = h.Window + 1 },
 		"abilities":         func(h *helloBody) { h.Abilities = make([]string, maxAbilities+1) },
 		"long ability":      func(h *helloBody) { h.Abilities = []string{strings.Repeat("x", maxAbility+1)} },
 	} {
@@ -177,7 +178,9 @@ func TestLimitHello(t *testing.T) {
 				default:
 					t.Error("the connection stays open")
 				}
-				d.connect(func(h *helloBody) { h.Window, h.Abilities = maxOffset, make([]string, maxAbilities) })
+				d.connect(func(h *helloBody) {
+					h.Window, h.Credit, h.Abilities = maxOffset, maxOffset, make([]string, maxAbilities)
+				})
 				d.accept()
 			})
 		})
@@ -214,7 +217,7 @@ func TestLimitHello(t *testing.T) {
 func TestLimitNeverAcknowledged(t *testing.T) {
 	inDuel(t, func(t *testing.T, d *duel) {
 		// Its credit is boundless: what binds is the sender's own window.
-		w := d.connect(func(h *helloBody) { h.Window = maxOffset })
+		w := d.connect(func(h *helloBody) { h.Window, h.Credit = maxOffset, maxOffset })
 		p := d.accept()
 		sent := 0
 		for {
@@ -248,7 +251,7 @@ func TestLimitNeverAcknowledged(t *testing.T) {
 // TestLimitWithoutCredit: a peer that grants nothing gets nothing.
 func TestLimitWithoutCredit(t *testing.T) {
 	inDuel(t, func(t *testing.T, d *duel) {
-		w := d.connect(func(h *helloBody) { h.Window = 0 })
+		w := d.connect(func(h *helloBody) { h.Credit = 0 })
 		p := d.accept()
 		if err := p.Send(t.Context(), Message{}); err != nil {
 			t.Fatal(err)
@@ -267,7 +270,7 @@ func TestLimitWithoutCredit(t *testing.T) {
 // the high-water mark, whatever it sends.
 func TestLimitUnread(t *testing.T) {
 	inDuel(t, func(t *testing.T, d *duel) {
-		w := d.connect(func(h *helloBody) { h.Window = maxOffset })
+		w := d.connect(func(h *helloBody) { h.Window, h.Credit = maxOffset, maxOffset })
 		p := d.accept()
 		for range 60 { // acknowledged by the frame, so that more comes until the queue is full
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)

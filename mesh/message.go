@@ -1,16 +1,17 @@
 package mesh
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/infrafabric/agentmesh/internal/strictjson"
+	"github.com/infrafabric/agentmesh/keys"
 )
 
 // messageVersion is the version of the message format, IFMessage.
@@ -27,10 +28,11 @@ type Message struct {
 	// process was restarted. Default: 130 random bits. At most 128 bytes.
 	ID string
 	// Timestamp (timestamp) is when the author wrote it, in milliseconds and
-	// UTC; finer parts are cut off. Default: the time of Send.
+	// UTC, in the years 1 to 9999; finer parts are cut off. Default: the time of
+	// Send.
 	Timestamp time.Time
-	// Level (level) is 1 for information, 2 normal, 3 urgent; other values
-	// are the application's. Zero means 2 in Send.
+	// Level (level) is 1 for information, 2 normal, 3 urgent; other values of
+	// 32 bits, signed, are the application's. Zero means 2 in Send.
 	Level int
 	// Source and Destination (source, destination) are agent IDs. Send
 	// accepts them empty or right.
@@ -55,8 +57,10 @@ type Message struct {
 	// else changed. Empty means null. On a received message its memory is part
 	// of the frame it came in (16 KiB, or as much as the message needs).
 	Payload json.RawMessage
-	// Extra holds fields that this version does not know, by name. They are
-	// covered by the signature. At most 64, names at most 128 bytes.
+	// Extra holds fields that this version does not know, by name (without
+	// escapes), each one JSON value as Payload is. They are covered by the
+	// signature. At most 64, names at most 128 bytes; a name that is that of a
+	// known field but for its case is refused.
 	Extra map[string]json.RawMessage
 	// Signature (signature) proves the author. Send ignores it.
 	Signature *Signature
@@ -65,10 +69,10 @@ type Message struct {
 // prepare returns the message as it will be recorded, without its number.
 func (m Message) prepare(ctx context.Context, from, to string, now time.Time, traceID func(context.Context) string) (Message, error) {
 	if m.Source != "" && m.Source != from {
-		return m, &MessageError{Field: "source", Reason: "is not this agent"}
+		return m, &MessageError{Field: "source", Reason: "is " + quoted(m.Source) + ", not this agent, " + quoted(from)}
 	}
 	if m.Destination != "" && m.Destination != to {
-		return m, &MessageError{Field: "destination", Reason: "is not this peer"}
+		return m, &MessageError{Field: "destination", Reason: "is " + quoted(m.Destination) + ", not this peer, " + quoted(to)}
 	}
 	m.Source, m.Destination = from, to
 	m.SequenceNum, m.Signature = 0, nil
@@ -91,119 +95,165 @@ func (m Message) prepare(ctx context.Context, from, to string, now time.Time, tr
 	if err := m.checkFields(); err != nil {
 		return m, err
 	}
-	return m.compacted()
-}
-
-// detached returns a copy that shares no memory with the batch that the
-// message came in.
-func (m Message) detached() *Message {
-	m.Payload = bytes.Clone(m.Payload)
-	if m.Extra != nil {
-		extra := make(map[string]json.RawMessage, len(m.Extra))
-		for name, v := range m.Extra {
-			extra[name] = bytes.Clone(v)
-		}
-		m.Extra = extra
+	if err := m.compact(); err != nil {
+		return m, err
 	}
-	s := *m.Signature
-	s.Bytes, s.path, s.leaves = bytes.Clone(s.Bytes), s.Path(), nil
-	m.Signature = &s
-	return &m
+	return m, m.checkSize()
 }
 
-// compacted returns the message with its JSON values copied in compact form.
-func (m Message) compacted() (Message, error) {
+// compact puts copies of the JSON values in compact form in their place; what they
+// stood in is not changed.
+func (m *Message) compact() error {
 	src := m.Payload
 	if len(src) == 0 {
 		src = json.RawMessage("null")
 	}
 	p, err := compactJSON(make([]byte, 0, len(src)), src)
 	if err != nil {
-		return m, &MessageError{Field: "payload", Reason: jsonReason(err)}
+		return jsonError("payload", err)
 	}
 	m.Payload = p
 	if len(m.Extra) == 0 {
 		m.Extra = nil
-		return m, nil
+		return nil
 	}
 	extra := make(map[string]json.RawMessage, len(m.Extra))
 	for name, v := range m.Extra {
-		c, err := compactJSON(nil, v)
+		c, err := compactJSON(make([]byte, 0, len(v)), v)
 		if err != nil {
-			return m, &MessageError{Field: name, Reason: jsonReason(err)}
+			return jsonError(name, err)
 		}
 		extra[name] = c
 	}
 	m.Extra = extra
-	return m, nil
+	return nil
 }
 
 // checkCompact reports whether every JSON value is valid and in compact form
 // already, as a message on the wire must be.
 func (m *Message) checkCompact() error {
 	if err := strictjson.Check(m.Payload, MaxNesting); err != nil {
-		return &MessageError{Field: "payload", Reason: jsonReason(err)}
+		return jsonError("payload", err)
 	}
 	for name, v := range m.Extra {
 		if err := strictjson.Check(v, MaxNesting); err != nil {
-			return &MessageError{Field: name, Reason: jsonReason(err)}
+			return jsonError(name, err)
 		}
+	}
+	return nil
+}
+
+// checkSize reports a message that is larger than a peer accepts. Its record is
+// only made when an estimate from above does not settle it.
+func (m *Message) checkSize() error {
+	if m.roughSize() <= MaxMessage {
+		return nil
+	}
+	if n := len(encodeRecord(m)); n > MaxMessage {
+		return &TooLargeError{What: "MaxMessage", Size: uint64(n), Limit: MaxMessage}
 	}
 	return nil
 }
 
 // checkFields applies the limits of every field but the JSON values.
 func (m *Message) checkFields() error {
-	for _, f := range []struct {
-		name, value string
-		most        int
-	}{
-		{"id", m.ID, maxIDLen},
-		{"performative", m.Performative, maxPerformative},
-		{"conversation_id", m.ConversationID, maxConversation},
-		{"traceId", m.TraceID, maxTraceID},
-	} {
-		if err := checkText(f.name, f.value, f.most); err != nil {
-			return err
-		}
+	err := checkText("id", m.ID, maxIDLen)
+	if err == nil {
+		err = checkText("source", m.Source, keys.MaxNameSize)
+	}
+	if err == nil {
+		err = checkText("destination", m.Destination, keys.MaxNameSize)
+	}
+	if err == nil {
+		err = checkText("performative", m.Performative, maxPerformative)
+	}
+	if err == nil {
+		err = checkText("conversation_id", m.ConversationID, maxConversation)
+	}
+	if err == nil {
+		err = checkText("traceId", m.TraceID, maxTraceID)
+	}
+	if err != nil {
+		return err
 	}
 	if m.ID == "" {
 		return &MessageError{Field: "id", Reason: "is missing"}
 	}
 	if m.Level < math.MinInt32 || m.Level > math.MaxInt32 {
-		return &MessageError{Field: "level", Reason: "does not fit 32 bits"}
+		return &MessageError{Field: "level", Reason: "is " + strconv.Itoa(m.Level) + ", which does not fit 32 bits"}
 	}
 	if y := m.Timestamp.UTC().Year(); y < 1 || y > 9999 {
-		return &MessageError{Field: "timestamp", Reason: "lies outside the years 1 to 9999"}
+		return &MessageError{Field: "timestamp", Reason: "lies in the year " + strconv.Itoa(y) + ", outside 1 to 9999"}
 	}
-	if len(m.CitationIDs) > maxCitations {
-		return &MessageError{Field: "citation_ids", Reason: "has too many entries"}
+	if n := len(m.CitationIDs); n > maxCitations {
+		return &MessageError{Field: "citation_ids", Reason: "has too many entries", Size: n, Limit: maxCitations}
 	}
 	for _, c := range m.CitationIDs {
 		if err := checkText("citation_ids", c, maxCitationLen); err != nil {
 			return err
 		}
 	}
-	if len(m.Extra) > maxExtra {
-		return &MessageError{Field: "extra", Reason: "has too many fields"}
+	if n := len(m.Extra); n > maxExtra {
+		return &MessageError{Field: "extra", Reason: "has too many fields", Size: n, Limit: maxExtra}
 	}
 	for name := range m.Extra {
-		if err := checkText("extra", name, maxExtraName); err != nil {
+		if err := checkExtraName(name); err != nil {
 			return err
 		}
-		if knownField[name] {
+	}
+	return nil
+}
+
+// checkExtraName refuses a name that belongs to a field of its own, for any
+// reader: one that takes names without regard to case, as encoding/json does,
+// would read the extra field in place of the signed one.
+func checkExtraName(name string) error {
+	if err := checkText("extra", name, maxExtraName); err != nil {
+		return err
+	}
+	// Letters of other scripts that fold to a Latin one, such as the Kelvin sign, are
+	// longer, but only in UTF-8.
+	alike := fieldNames[:]
+	if isASCII(name) {
+		alike = fieldsByLength[min(len(name), len(fieldsByLength)-1)]
+	}
+	for _, known := range alike {
+		if known == name {
 			return &MessageError{Field: name, Reason: "has a field of its own"}
+		}
+		if strings.EqualFold(known, name) {
+			return &MessageError{Field: name, Reason: "differs from " + known + " in case alone"}
 		}
 	}
 	return nil
 }
 
 func checkText(field, s string, most int) error {
+	if len(s) <= most && (s == "" || utf8.ValidString(s)) {
+		return nil
+	}
 	if len(s) > most {
-		return &MessageError{Field: field, Reason: "is longer than " + strconv.Itoa(most) + " bytes"}
+		return &MessageError{Field: field, Reason: "is too long", Size: len(s), Limit: most}
 	}
-	if !utf8.ValidString(s) {
-		return &MessageError{Field: field, Reason: "is not valid UTF-8"}
+	at := 0
+	for at < len(s) {
+		r, n := utf8.DecodeRuneInString(s[at:])
+		if r == utf8.RuneError && n == 1 {
+			break
+		}
+		at += n
 	}
-	return nil
+	return &MessageError{Field: field, Reason: "is not valid UTF-8", Offset: at}
 }
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
+// quoted is a text that a person gave, for an error.
+func quoted(s string) string { return `"` + safeText(s) + `"` }

@@ -2,33 +2,35 @@ package mesh
 
 import (
 	"bytes"
-	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"slices"
 	"sort"
 	"strconv"
-	"time"
-
-	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/infrafabric/agentmesh/internal/strictjson"
-	"github.com/infrafabric/agentmesh/keys"
 )
 
 // timestampFormat is RFC 3339 in UTC with exactly three fraction digits.
 const timestampFormat = "2006-01-02T15:04:05.000Z"
 
-// knownField holds the names of the JSON form.
-var knownField = map[string]bool{
-	"id": true, "timestamp": true, "level": true, "source": true, "destination": true, "version": true,
-	"payload": true, "performative": true, "conversation_id": true, "sequence_num": true,
-	"citation_ids": true, "traceId": true, "signature": true,
+// fieldNames are the names of the JSON form.
+var fieldNames = [...]string{
+	"id", "timestamp", "level", "source", "destination", "version", "payload", "performative",
+	"conversation_id", "sequence_num", "citation_ids", "traceId", "signature",
 }
 
+// fieldsByLength has them by their length; the last place has none.
+var fieldsByLength = func() (list [17][]string) {
+	for _, name := range fieldNames {
+		list[len(name)] = append(list[len(name)], name)
+	}
+	return list
+}()
+
 // AppendJSON appends the message's JSON form to dst. The payload stands in it
-// byte for byte (compacted). Errors are a *MessageError.
+// byte for byte (compacted). What it writes UnmarshalJSON reads; a message that
+// would not be read is a *MessageError or a *TooLargeError.
 //
 // Write messages with AppendJSON, or with a json.Encoder whose
 // SetEscapeHTML(false) was called: json.Marshal rewrites <, > and & inside the
@@ -38,7 +40,14 @@ func (m *Message) AppendJSON(dst []byte) ([]byte, error) {
 	if err := m.checkFields(); err != nil {
 		return dst, fmt.Errorf("mesh: encode message: %w", err)
 	}
-	c, err := m.compacted()
+	c := *m
+	err := c.compact()
+	if err == nil {
+		err = c.checkSize()
+	}
+	if err == nil && c.Signature != nil {
+		err = c.Signature.check()
+	}
 	if err != nil {
 		return dst, fmt.Errorf("mesh: encode message: %w", err)
 	}
@@ -78,10 +87,37 @@ func (m *Message) AppendJSON(dst []byte) ([]byte, error) {
 // MarshalJSON implements json.Marshaler; see AppendJSON about json.Marshal.
 func (m Message) MarshalJSON() ([]byte, error) { return m.AppendJSON(nil) }
 
-// UnmarshalJSON reads the JSON form, strictly: names are case sensitive, a
-// duplicate name anywhere is an error, a known field has its type, and fields
-// that this version does not know are kept in Extra. It checks no signature.
-// Errors are a *MessageError.
+// UnmarshalJSON reads the JSON form (RFC 8259) of at most MaxMessageJSON bytes.
+// It checks no signature. It is strict, because two readers that understand one
+// text differently disagree on what was signed:
+//
+//   - The text is valid UTF-8 without a byte order mark, no escape is half of a
+//     surrogate pair, and no object, at any depth, has one name twice, however it
+//     is escaped. Names are compared after their escapes are resolved, and are
+//     case sensitive.
+//   - id, version and payload must be there; version is "2.1". What else is not
+//     there is read as "", 0, no entries, or the zero time, and AppendJSON leaves
+//     out conversation_id, citation_ids and traceId when they are empty. null is
+//     a payload, and no value of any other field.
+//   - id, source, destination, performative, conversation_id and traceId are
+//     strings, citation_ids is an array of strings.
+//   - timestamp is a string of exactly the form 2006-01-02T15:04:05.000Z
+//     (RFC 3339 in UTC, three digits of a second's fraction, capital T and Z).
+//   - level (32 bits, signed) and sequence_num (64 bits, unsigned) are numbers in
+//     decimal digits without sign +, leading zero, fraction or exponent.
+//   - A field of another name is kept in Extra, under its name without escapes
+//     and with its value in compact form; one that differs from a known name in
+//     case alone (as Unicode folds it) is refused.
+//   - signature is an object of exactly these members: algorithm "Ed25519";
+//     public_key as keys.PublicKey writes it; signature_bytes, 64 bytes in padded
+//     base64 (RFC 4648 §4) without line breaks; signed_fields, the constant list
+//     id, timestamp, level, source, destination, version, payload, performative,
+//     conversation_id, sequence_num, citation_ids, traceId, * ; mesh; instance, 32
+//     lower-case hexadecimal digits; tree_size (1 to 1024) and index, numbers; and
+//     path, an array of hashes of 32 bytes each in base64 as above, nearest first.
+//
+// Errors are a *MessageError, which says where, a *TooLargeError or a
+// *VersionError.
 func (m *Message) UnmarshalJSON(b []byte) error {
 	out, err := parseMessage(b)
 	if err != nil {
@@ -92,16 +128,34 @@ func (m *Message) UnmarshalJSON(b []byte) error {
 }
 
 func parseMessage(b []byte) (Message, error) {
-	if len(b) > 4*MaxMessage {
-		return Message{}, &MessageError{Field: "message", Reason: "is too large"}
+	if len(b) > MaxMessageJSON {
+		return Message{}, &TooLargeError{What: "MaxMessageJSON", Size: uint64(len(b)), Limit: MaxMessageJSON}
 	}
-	c, err := compactJSON(make([]byte, 0, len(b)), b)
+	// The message is an object around the values that may nest to the limit.
+	c, err := strictjson.AppendCompact(make([]byte, 0, len(b)), b, 1+MaxNesting)
 	if err != nil {
-		return Message{}, &MessageError{Field: "message", Reason: jsonReason(err)}
+		var at *strictjson.Error
+		field := "message"
+		if errors.As(err, &at) {
+			if name := strictjson.Member(b, at.Offset); name != "" {
+				field = name
+			}
+		}
+		return Message{}, jsonError(field, err)
 	}
+	m, err := parseFields(c)
+	var me *MessageError
+	if errors.As(err, &me) && me.Offset > 0 {
+		me.Offset = strictjson.Source(b, me.Offset)
+	}
+	return m, err
+}
+
+// parseFields reads a message in compact form; offsets of errors are in that.
+func parseFields(c []byte) (Message, error) {
 	var m Message
-	version := ""
-	err = eachField(c, "message", func(name string, v []byte) error {
+	version, hasVersion := "", false
+	err := eachField(c, "message", func(name string, v []byte) error {
 		switch name {
 		case "id":
 			return text(name, v, &m.ID)
@@ -114,6 +168,7 @@ func parseMessage(b []byte) (Message, error) {
 		case "destination":
 			return text(name, v, &m.Destination)
 		case "version":
+			hasVersion = true
 			return text(name, v, &version)
 		case "payload":
 			m.Payload = json.RawMessage(bytes.Clone(v))
@@ -133,6 +188,9 @@ func parseMessage(b []byte) (Message, error) {
 			m.Signature = s
 			return err
 		}
+		if err := checkExtraName(name); err != nil {
+			return err
+		}
 		if m.Extra == nil {
 			m.Extra = map[string]json.RawMessage{}
 		}
@@ -142,109 +200,19 @@ func parseMessage(b []byte) (Message, error) {
 	if err != nil {
 		return Message{}, err
 	}
+	if !hasVersion {
+		return Message{}, &MessageError{Field: "version", Reason: "is missing"}
+	}
 	if version != messageVersion {
 		return Message{}, &VersionError{Format: "message", Ours: messageVersion, Theirs: safeText(version)}
 	}
 	if len(m.Payload) == 0 {
 		return Message{}, &MessageError{Field: "payload", Reason: "is missing"}
 	}
-	return m, m.checkFields()
-}
-
-func (s *Signature) appendJSON(dst []byte) []byte {
-	w := objectWriter{b: append(dst, '{')}
-	w.text("algorithm", signatureAlgorithm)
-	w.text("public_key", s.Key.String())
-	w.text("signature_bytes", base64.StdEncoding.EncodeToString(s.Bytes))
-	w.texts("signed_fields", signedFields)
-	w.text("mesh", s.Mesh)
-	w.text("instance", hex.EncodeToString(s.Instance[:]))
-	w.raw("tree_size", strconv.AppendInt(nil, int64(s.TreeSize), 10))
-	w.raw("index", strconv.AppendInt(nil, int64(s.Index), 10))
-	path := s.Path()
-	hashes := make([]string, len(path))
-	for i, h := range path {
-		hashes[i] = base64.StdEncoding.EncodeToString(h[:])
+	if err := m.checkFields(); err != nil {
+		return Message{}, err
 	}
-	w.texts("path", hashes)
-	return append(w.b, '}')
-}
-
-// parseSignature is strict about fields: nothing covers a signature's own
-// members, so an unknown one could say anything.
-func parseSignature(b []byte) (*Signature, error) {
-	s := &Signature{}
-	seen := 0
-	err := eachField(b, "signature", func(name string, v []byte) error {
-		seen++
-		field := "signature." + name
-		var t string
-		switch name {
-		case "algorithm":
-			if err := text(field, v, &t); err != nil {
-				return err
-			}
-			if t != signatureAlgorithm {
-				return &MessageError{Field: field, Reason: "is not " + signatureAlgorithm}
-			}
-			return nil
-		case "public_key":
-			if err := text(field, v, &t); err != nil {
-				return err
-			}
-			k, err := keys.ParsePublicKey(t)
-			if err != nil {
-				return &MessageError{Field: field, Reason: "is not a public key"}
-			}
-			s.Key = k
-			return nil
-		case "signature_bytes":
-			return decoded(field, v, 64, func(raw []byte) { s.Bytes = raw })
-		case "signed_fields":
-			var names []string
-			if err := texts(field, v, &names); err != nil {
-				return err
-			}
-			if !slices.Equal(names, signedFields) {
-				return &MessageError{Field: field, Reason: "is not the list of all fields"}
-			}
-			return nil
-		case "mesh":
-			return text(field, v, &s.Mesh)
-		case "instance":
-			if err := text(field, v, &t); err != nil {
-				return err
-			}
-			raw, err := hex.DecodeString(t)
-			if err != nil || len(raw) != len(s.Instance) || hex.EncodeToString(raw) != t {
-				return &MessageError{Field: field, Reason: "is not 32 lower-case hex digits"}
-			}
-			copy(s.Instance[:], raw)
-			return nil
-		case "tree_size":
-			return integer(field, v, &s.TreeSize)
-		case "index":
-			return integer(field, v, &s.Index)
-		case "path":
-			var hashes []string
-			if err := texts(field, v, &hashes); err != nil {
-				return err
-			}
-			for _, h := range hashes {
-				raw, err := base64.StdEncoding.Strict().DecodeString(h)
-				if err != nil || len(raw) != tlog.HashSize {
-					return &MessageError{Field: field, Reason: "has an entry that is not a hash"}
-				}
-				s.path = append(s.path, tlog.Hash(raw))
-			}
-			return nil
-		}
-		return &MessageError{Field: "signature", Reason: "has a field that nothing covers"}
-	})
-	if err == nil && seen != 9 {
-		err = &MessageError{Field: "signature", Reason: "is incomplete"}
-	}
-	return s, err
+	return m, m.checkSize()
 }
 
 // objectWriter writes the members of one JSON object.
@@ -253,99 +221,35 @@ type objectWriter struct {
 	comma bool
 }
 
-func (w *objectWriter) raw(name string, v []byte) {
+func (w *objectWriter) name(name string) {
 	if w.comma {
 		w.b = append(w.b, ',')
 	}
 	w.comma = true
-	w.b = appendText(w.b, name)
-	w.b = append(w.b, ':')
+	w.b = append(appendText(w.b, name), ':')
+}
+
+func (w *objectWriter) raw(name string, v []byte) {
+	w.name(name)
 	w.b = append(w.b, v...)
 }
 
-func (w *objectWriter) text(name, s string) { w.raw(name, appendText(nil, s)) }
+func (w *objectWriter) text(name, s string) {
+	w.name(name)
+	w.b = appendText(w.b, s)
+}
 
 func (w *objectWriter) texts(name string, list []string) {
-	v := []byte{'['}
+	w.name(name)
+	w.b = append(w.b, '[')
 	for i, s := range list {
 		if i > 0 {
-			v = append(v, ',')
+			w.b = append(w.b, ',')
 		}
-		v = appendText(v, s)
+		w.b = appendText(w.b, s)
 	}
-	w.raw(name, append(v, ']'))
+	w.b = append(w.b, ']')
 }
 
 // appendText appends a JSON string; checkFields has made sure of UTF-8.
 func appendText(dst []byte, s string) []byte { return strictjson.AppendQuote(dst, s) }
-
-// eachField calls f for every member of the compact JSON object b.
-func eachField(b []byte, what string, f func(name string, v []byte) error) error {
-	ok, err := strictjson.Fields(b, f)
-	if !ok {
-		return &MessageError{Field: what, Reason: "is not an object"}
-	}
-	return err
-}
-
-func text(field string, v []byte, dst *string) error {
-	s, ok := strictjson.Unquote(v)
-	if !ok {
-		return &MessageError{Field: field, Reason: "is not a string"}
-	}
-	*dst = s
-	return nil
-}
-
-func texts(field string, v []byte, dst *[]string) error {
-	list, ok := strictjson.Strings(v)
-	if !ok {
-		return &MessageError{Field: field, Reason: "is not a list of strings"}
-	}
-	*dst = list
-	return nil
-}
-
-func integer(field string, v []byte, dst *int) error {
-	n, err := strconv.ParseInt(string(v), 10, 32)
-	if err != nil || strconv.FormatInt(n, 10) != string(v) {
-		return &MessageError{Field: field, Reason: "is not an integer in range"}
-	}
-	*dst = int(n)
-	return nil
-}
-
-func number(field string, v []byte, dst *uint64) error {
-	n, err := strconv.ParseUint(string(v), 10, 64)
-	if err != nil || strconv.FormatUint(n, 10) != string(v) {
-		return &MessageError{Field: field, Reason: "is not a whole number"}
-	}
-	*dst = n
-	return nil
-}
-
-func timestamp(field string, v []byte, dst *time.Time) error {
-	var s string
-	if err := text(field, v, &s); err != nil {
-		return err
-	}
-	t, err := time.Parse(timestampFormat, s)
-	if err != nil || t.Format(timestampFormat) != s {
-		return &MessageError{Field: field, Reason: "is not RFC 3339 in UTC with milliseconds"}
-	}
-	*dst = t.UTC()
-	return nil
-}
-
-func decoded(field string, v []byte, size int, set func([]byte)) error {
-	var s string
-	if err := text(field, v, &s); err != nil {
-		return err
-	}
-	raw, err := base64.StdEncoding.Strict().DecodeString(s)
-	if err != nil || len(raw) != size {
-		return &MessageError{Field: field, Reason: fmt.Sprintf("is not base64 of %d bytes", size)}
-	}
-	set(raw)
-	return nil
-}

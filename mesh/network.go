@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/pion/transport/v5"
@@ -110,17 +111,48 @@ func (p *Peer) networkChanged(c *change) {
 
 // bufferedNet asks for larger kernel buffers on UDP sockets: the usual 208 KiB
 // hold a millisecond of a fast path, and what overflows is lost.
-type bufferedNet struct{ transport.Net }
+type bufferedNet struct {
+	transport.Net
+	refused *lastRefusal // nil for none to tell
+}
 
 func (n bufferedNet) ListenUDP(network string, addr *net.UDPAddr) (transport.UDPConn, error) {
 	c, err := n.Net.ListenUDP(network, addr)
 	if err != nil {
+		n.refused.note(err)
 		return nil, err
 	}
 	// A kernel that grants less, or a virtual network, is no failure.
 	_ = c.SetReadBuffer(socketBuffer)
 	_ = c.SetWriteBuffer(socketBuffer)
 	return c, nil
+}
+
+// lastRefusal is why there was no socket the last time. pion goes on without and tells
+// its log only.
+type lastRefusal struct {
+	mu  sync.Mutex
+	err error
+	at  time.Time
+}
+
+func (r *lastRefusal) note(err error) {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.err, r.at = err, time.Now()
+}
+
+// since returns the error, nil when it is older than that.
+func (r *lastRefusal) since(t time.Time) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.at.Before(t) {
+		return nil
+	}
+	return r.err
 }
 
 // LoopbackNet is the operating system's network restricted to its loopback

@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
 
+	"github.com/infrafabric/agentmesh/internal/resolve"
 	"github.com/infrafabric/agentmesh/keys"
 	"github.com/infrafabric/agentmesh/signaling"
 )
@@ -43,12 +46,19 @@ type Node struct {
 	start     time.Time
 	connector connector
 	signaler  signaler
+	names     *resolve.Resolver // of STUN servers and relays
+	stun      []resolve.Server
 	rejects   *rate.Limiter
 	probes    *rate.Limiter
 	accepted  chan *Peer      // connected Peers that nobody dialled
 	carried   chan handedOver // envelopes that peers handed over
 	turns     chan struct{}   // one in it for each negotiation of its own under way
 	answers   chan struct{}   // and for each that another began
+	gate      *gate           // envelopes that are to be judged
+	verdicts  *verdicts       // what trust said lately
+	newKeys   *rate.Limiter   // of signatures under keys that nobody knows
+	stales    *rate.Limiter   // of signatures on envelopes whose time is off
+	refusals  chan refusal    // that are to be signed and sent
 
 	ctx    context.Context // ends when the Node closes
 	cancel context.CancelCauseFunc
@@ -68,11 +78,12 @@ type Node struct {
 	closed   bool
 	cert     *keys.Certificate
 
-	door sync.Mutex // guards what follows; one envelope at a time is admitted
+	door sync.Mutex // guards what follows; nothing that blocks is called under it
 
-	replays   *replayMemory // envelopes of trusted keys
-	strangers *replayMemory // of keys that may be learned
-	failures  *failures     // bad signatures
+	replays   *replayMemory           // envelopes of trusted keys
+	strangers *replayMemory           // of keys that may be learned
+	failures  *failures               // bad signatures
+	awaited   map[signaling.Hash]bool // envelopes of this agent's attempts
 }
 
 // member is a Peer in the Node's books; the Node's mutex guards it.
@@ -87,9 +98,9 @@ type member struct {
 	unreachable time.Time
 	probes      bool
 	abandoned   bool // its last dial gave up
-	// offers wait for the Peer's loop, at most maxAttempts. Those that come
-	// while it closes make the next Peer.
-	offers []verified
+	// mail waits for the Peer's loop: at most maxAttempts offers and asks, and
+	// attemptInbox of the rest. What comes while it closes is the next Peer's.
+	mail []verified
 }
 
 // Listen joins the mesh: it registers the agent with the signaling servers and
@@ -114,23 +125,35 @@ func Listen(ctx context.Context, cfg Config) (*Node, error) {
 		}
 		return fmt.Errorf("mesh: listen: %w", err)
 	}
-	conns, err := newWebRTCConnector(connectorConfig{stun: n.cfg.STUN, net: n.cfg.Net,
+	conns, err := newWebRTCConnector(connectorConfig{net: n.cfg.Net,
 		tcp: n.cfg.TCP, listener: n.cfg.TCPListener, log: n.log})
 	if err != nil {
 		return nil, undo(err)
 	}
 	client, err := signaling.NewClient(signaling.ClientConfig{
 		Identity: n.cfg.Identity, Mesh: n.cfg.Mesh, Instance: n.instance, URLs: n.cfg.Signaling,
-		HTTPClient: n.cfg.HTTPClient, Logger: n.log, Recorder: n.cfg.Recorder, Metrics: n.obs.ins,
+		HTTPClient: n.cfg.HTTPClient, Logger: n.log, Recorder: n.obs.recorder(), Metrics: n.obs.ins, Time: n.cfg.Time,
 	})
 	if err != nil {
-		return nil, undo(errors.Join(err, conns.Close()))
+		return nil, undo(errors.Join(signalingField(err), conns.Close()))
 	}
 	n.run(conns, client)
 	if err := client.WaitReady(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("mesh: listen: %w", err), n.Close())
 	}
 	return n, nil
+}
+
+// signalingField names the field of the Config that a client's configuration was
+// made from.
+func signalingField(err error) error {
+	var ce *signaling.ConfigError
+	if errors.As(err, &ce) {
+		if at, ok := strings.CutPrefix(ce.Field, "URLs"); ok {
+			return &ConfigError{"Signaling" + at, ce.Reason}
+		}
+	}
+	return err
 }
 
 func closeListener(l net.Listener) error {
@@ -169,8 +192,19 @@ func newNode(cfg Config) (*Node, error) {
 
 		strangers: newReplayMemory(),
 		failures:  newFailures(maxFailureKeys),
+
+		verdicts: newVerdicts(),
+		newKeys:  rate.NewLimiter(newKeysPerSecond, 2*newKeysPerSecond),
+		stales:   rate.NewLimiter(stalesPerSecond, 2*stalesPerSecond),
+		refusals: make(chan refusal, maxRefusals),
+		awaited:  map[signaling.Hash]bool{},
 	}
-	obs.log = n.log
+	n.gate = newGate(n.judge)
+	obs.log, obs.rec.log = n.log, n.log
+	n.names = resolve.New(resolve.Config{Lookup: resolve.Of(cfg.Net), Logger: n.log})
+	if n.stun, err = parseSTUN(cfg.STUN); err != nil {
+		return nil, err
+	}
 	if cfg.NetworkChanged != nil {
 		n.nextChange = n.asked()
 	}
@@ -181,8 +215,15 @@ func newNode(cfg Config) (*Node, error) {
 // run starts the Node with its connector and signaler.
 func (n *Node) run(c connector, s signaler) {
 	n.connector, n.signaler = c, s
+	for _, s := range n.stun {
+		n.names.Prefetch(s.Host)
+	}
+	if !n.obs.quiet {
+		go n.obs.rec.run() // until leave
+	}
 	n.work.Go(n.dispatch)
 	n.work.Go(n.carry)
+	n.work.Go(n.sendRefusals)
 	n.work.Go(n.watchTrust)
 	n.work.Go(n.watchClock)
 	if n.nextChange != nil {
@@ -209,10 +250,15 @@ func (n *Node) Accept(ctx context.Context) (*Peer, error) {
 		return nil, fmt.Errorf("mesh: accept: %w", ErrHandler)
 	}
 	select {
+	case p := <-n.accepted: // first, whatever else is the case
+		return p, nil
+	default:
+	}
+	select {
 	case p := <-n.accepted:
 		return p, nil
 	case <-ctx.Done():
-		return nil, fmt.Errorf("mesh: accept: %w", context.Cause(ctx))
+		return nil, fmt.Errorf("mesh: accept: %w", contextError(ctx))
 	case <-n.ctx.Done():
 		return nil, fmt.Errorf("mesh: accept: %w", net.ErrClosed)
 	}
@@ -221,6 +267,10 @@ func (n *Node) Accept(ctx context.Context) (*Peer, error) {
 // Close leaves the mesh: it closes every Peer and waits for everything the
 // Node started. Messages that were not acknowledged as delivered are reported
 // as *UndeliveredError values, joined. Calling it again returns the same.
+//
+// It waits for Handlers that run. Called by a Handler it begins to close, does not
+// wait for anything, and returns nil; a call from elsewhere waits and says what was
+// not delivered.
 func (n *Node) Close() error {
 	n.mu.Lock()
 	first := !n.closed
@@ -230,6 +280,12 @@ func (n *Node) Close() error {
 		peers = append(peers, m.peer)
 	}
 	n.mu.Unlock()
+	if inHandler() {
+		if first {
+			go n.leave(peers) // ends with the Node, when the Handler has returned
+		}
+		return nil
+	}
 	if first {
 		n.leave(peers)
 	}
@@ -254,6 +310,10 @@ func (n *Node) leave(peers []*Peer) {
 		n.log.Debug("close signaling", "error", err)
 	}
 	n.work.Wait()
+	if !n.obs.quiet {
+		n.obs.rec.close()
+	}
+	n.names.Close() // always nil
 	if err := n.connector.Close(); err != nil {
 		n.log.Debug("close connector", "error", err)
 	}
@@ -424,25 +484,11 @@ func (n *Node) forget(p *Peer) {
 	}
 	delete(n.peers, p.id)
 	n.ledgers.release(p.led)
-	if len(m.offers) > 0 && !n.closed {
+	if !n.closed && slices.ContainsFunc(m.mail, func(v verified) bool { return begins(v.Sealed) }) {
 		next := n.join(p.id, false)
-		next.offers = m.offers
-		next.peer.post(next.peer.takeOffers)
+		next.mail = m.mail
+		next.peer.post(next.peer.takeMail)
 	}
-}
-
-// takeOffers hands the offers that wait for a Peer to its loop, none when the
-// Peer is closing.
-func (n *Node) takeOffers(p *Peer) []verified {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if p.ctx.Err() != nil {
-		return nil
-	}
-	m := n.peers[p.id]
-	taken := m.offers
-	m.offers = nil
-	return taken
 }
 
 // lookup returns the Peer of an agent, nil when there is none.
@@ -472,6 +518,7 @@ func (n *Node) watchTrust() {
 		select {
 		case <-changed:
 			changed = announced() // before asking, so that no change is missed
+			n.verdicts.forget()
 		case <-tick.C: // a verdict may end by time alone
 		case <-n.ctx.Done():
 			return
@@ -484,18 +531,41 @@ func (n *Node) watchTrust() {
 			}
 		}
 		n.mu.Unlock()
+		// Side by side, so that a slow answer about one agent does not stretch the
+		// time within which another loses its Peer.
+		var asking sync.WaitGroup
+		turns := make(chan struct{}, maxRechecks)
 		for _, p := range peers {
-			n.recheck(p)
+			turns <- struct{}{}
+			asking.Go(func() { n.recheck(p); <-turns })
+		}
+		asking.Wait()
+	}
+}
+
+// recheck closes a Peer whose key is no longer trusted, and drops what waits for the
+// application and was signed by a former key of the agent that is not.
+func (n *Node) recheck(p *Peer) {
+	key := p.Key()
+	if err := n.stillTrusted(p.id, key); err != nil {
+		p.revoke(key)
+		p.shut(goodbyeUntrusted, err)
+		return
+	}
+	for _, former := range p.led.authors(key) {
+		if n.stillTrusted(p.id, former) != nil {
+			p.revoke(former)
 		}
 	}
 }
 
-// recheck closes a Peer whose key is no longer trusted.
-func (n *Node) recheck(p *Peer) {
+// stillTrusted asks about a key once more. While the Node closes it says nothing.
+func (n *Node) stillTrusted(id string, key keys.PublicKey) error {
 	ctx, cancel := context.WithTimeout(n.ctx, trustTimeout)
 	defer cancel()
-	err := checkTrust(ctx, n.cfg.Trust, keys.Claim{ID: p.id, Key: p.Key(), Time: n.now()})
-	if err != nil && n.ctx.Err() == nil {
-		p.shut(goodbyeUntrusted, err)
+	err := checkTrust(ctx, n.cfg.Trust, keys.Claim{ID: id, Key: key, Time: n.now()})
+	if n.ctx.Err() != nil {
+		return nil
 	}
+	return err
 }

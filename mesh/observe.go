@@ -20,7 +20,7 @@ type observer struct {
 	now   func() time.Time // of the world
 	log   *slog.Logger
 	ins   *metrics.Instruments
-	rec   witness.Recorder
+	rec   *eventQueue
 	// quiet is set when nobody records events, so that none is built for
 	// every message.
 	quiet bool
@@ -31,7 +31,15 @@ func newObserver(cfg *Config) (*observer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &observer{agent: cfg.Identity.ID(), now: cfg.Time, log: cfg.Logger, ins: ins, rec: cfg.Recorder, quiet: cfg.Recorder == nil}, nil
+	return &observer{agent: cfg.Identity.ID(), now: cfg.Time, log: cfg.Logger, ins: ins, rec: newEventQueue(cfg.Recorder, cfg.Logger), quiet: cfg.Recorder == nil}, nil
+}
+
+// recorder takes events for the Node's own, nil without one.
+func (o *observer) recorder() witness.Recorder {
+	if o.quiet {
+		return nil
+	}
+	return witness.RecorderFunc(o.rec.put)
 }
 
 // event records an event about a peer.
@@ -39,7 +47,7 @@ func (o *observer) event(ctx context.Context, name witness.Name, peer string, se
 	if o.quiet {
 		return
 	}
-	o.rec.Record(ctx, witness.Event{Name: name, Time: o.now(), AgentID: o.agent, PeerID: peer, Severity: sev, Metadata: meta})
+	o.rec.put(ctx, witness.Event{Name: name, Time: o.now(), AgentID: o.agent, PeerID: peer, Severity: sev, Metadata: meta})
 }
 
 // sdpEvent records that a description was made or came in; of the SDP, which
@@ -48,7 +56,7 @@ func (o *observer) sdpEvent(ctx context.Context, name witness.Name, peer, hash s
 	if o.quiet {
 		return
 	}
-	o.rec.Record(ctx, witness.Event{Name: name, Time: o.now(), AgentID: o.agent, PeerID: peer,
+	o.rec.put(ctx, witness.Event{Name: name, Time: o.now(), AgentID: o.agent, PeerID: peer,
 		Severity: witness.Info, SDPHash: hash})
 }
 
@@ -169,17 +177,16 @@ func (o *observer) sessionEnded(ctx context.Context, peer string, err error, dro
 
 func (o *observer) disconnected(ctx context.Context, peer string, cause error, lost int) {
 	o.event(ctx, witness.PeerDisconnected, peer, witness.Info, map[string]any{"reason": cause.Error(), "undelivered": lost})
-	o.lost(ctx, peer, lost)
 }
 
-func (o *observer) lost(ctx context.Context, peer string, n int) {
+func (o *observer) lost(ctx context.Context, peer string, n int, why string) {
 	if n == 0 {
 		return
 	}
 	o.ins.MessagesLost.Add(ctx, int64(n))
 	o.ins.SendQueue.Add(ctx, int64(-n))
-	o.log.Warn("messages not acknowledged as delivered", "peer", peer, "count", n)
-	o.event(ctx, witness.IFMessageFailed, peer, witness.Warning, map[string]any{"count": n})
+	o.log.Warn("messages not acknowledged as delivered", "peer", peer, "count", n, "reason", why)
+	o.event(ctx, witness.IFMessageFailed, peer, witness.Warning, map[string]any{"count": n, "reason": why})
 }
 
 func (o *observer) certificate(ctx context.Context, peer string, err error) {
@@ -235,7 +242,7 @@ func (o *observer) received(ctx context.Context, m *Message) {
 }
 
 func (o *observer) message(ctx context.Context, name witness.Name, peer string, m *Message) {
-	o.rec.Record(ctx, witness.Event{Name: name, Time: o.now(), AgentID: o.agent, PeerID: peer, Severity: witness.Info,
+	o.rec.putPatient(ctx, witness.Event{Name: name, Time: o.now(), AgentID: o.agent, PeerID: peer, Severity: witness.Info,
 		TraceID: m.TraceID, Metadata: map[string]any{"id": m.ID, "sequence_num": m.SequenceNum, "performative": m.Performative}})
 }
 
@@ -247,8 +254,12 @@ func (o *observer) messageError(ctx context.Context, kind string) {
 func (o *observer) delivered(gone []heldRecord) {
 	ctx := context.Background()
 	now := time.Now()
+	n := int64(0)
 	for _, r := range gone {
-		o.ins.MessageDelivery.Record(ctx, float64(now.Sub(r.at))/float64(time.Millisecond))
+		if r.data != nil { // and was not given up
+			o.ins.MessageDelivery.Record(ctx, float64(now.Sub(r.at))/float64(time.Millisecond))
+			n++
+		}
 	}
-	o.ins.SendQueue.Add(ctx, int64(-len(gone)))
+	o.ins.SendQueue.Add(ctx, -n)
 }

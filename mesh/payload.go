@@ -2,7 +2,6 @@ package mesh
 
 import (
 	"errors"
-	"strconv"
 
 	"github.com/infrafabric/agentmesh/internal/strictjson"
 )
@@ -15,18 +14,28 @@ func compactJSON(dst, src []byte) ([]byte, error) {
 	return strictjson.AppendCompact(dst, src, MaxNesting)
 }
 
-// jsonReason words an error of compactJSON without the text it is about, which
-// may be a secret.
-func jsonReason(err error) string {
-	switch {
-	case errors.Is(err, strictjson.ErrDepth):
-		return "nests deeper than " + strconv.Itoa(MaxNesting) + " levels"
-	case errors.Is(err, strictjson.ErrDuplicate):
-		return "has an object with a name twice"
-	case errors.Is(err, strictjson.ErrUTF8):
-		return "holds text that is not valid UTF-8"
-	case errors.Is(err, strictjson.ErrLoose):
-		return "is not in compact form"
+// jsonError words an error of strictjson about the value of a field without the
+// text it is about, which may be a secret.
+func jsonError(field string, err error) error {
+	e := &MessageError{Field: field, Reason: "is not one JSON value"}
+	var at *strictjson.Error
+	if !errors.As(err, &at) {
+		return e
 	}
-	return "is not one JSON value"
+	e.Offset = at.Offset
+	switch at.Kind {
+	case strictjson.ErrDepth:
+		e.Reason, e.Size, e.Limit = "nests too deep", MaxNesting+1, MaxNesting
+	case strictjson.ErrDuplicate:
+		e.Reason = `has an object with the name "` + safeText(at.Name) + `" twice`
+	case strictjson.ErrUTF8:
+		e.Reason = "holds text that is not valid UTF-8"
+	case strictjson.ErrSurrogate:
+		e.Reason = `holds an escape \uD800 to \uDFFF that is half of a surrogate pair`
+	case strictjson.ErrLoose:
+		e.Reason = "is not in compact form"
+	default:
+		e.Reason += ": unexpected " + at.Found
+	}
+	return e
 }

@@ -54,7 +54,8 @@ type Peer struct {
 	tried      []string       // sentences about what was tried, for DialError
 	distrusted error          // why the last answer that was not trusted was not
 	key        keys.PublicKey // of the highest session
-	way        *session       // the highest session, nil when there is none
+	way        *session       // the session in use, nil when there is none
+	live       []*session     // every one that is attached, the highest first
 
 	// Owned by the loop.
 
@@ -62,7 +63,8 @@ type Peer struct {
 	attempts  []*attempt
 	waiters   []replaceWaiter
 	deferred  *deferredOffer // the losing offer of a glare
-	sessions  []*session     // in order, the highest last
+	early     []verified     // candidates before their offer, at most maxEarly
+	sessions  []*session     // in order, the highest last; those below a confirmed one are retired
 	lastGen   uint64         // highest generation seen or used
 	lastErr   error          // why the last attempt or session ended
 	relayed   bool           // the last session that carried messages was on a relay
@@ -108,7 +110,7 @@ func (p *Peer) Key() keys.PublicKey {
 
 // Context ends when the Peer has closed; context.Cause tells why: net.ErrClosed
 // after Close, or an error that matches ErrPeerClosed, ErrReplaced,
-// ErrUntrusted, ErrRefused or ErrProtocol.
+// ErrUntrusted, ErrRefused, ErrProtocol, ErrTooMany or ErrHandlerExit.
 func (p *Peer) Context() context.Context { return p.ctx }
 
 // Send signs a message and hands it to the association. It returns when the
@@ -118,12 +120,19 @@ func (p *Peer) Context() context.Context { return p.ctx }
 // the window fills. The message is not changed; its
 // slices may be reused after the return.
 //
-// Errors: *MessageError for an invalid message, ErrTooLarge, the context's
-// error, or one that matches net.ErrClosed.
+// Calls wait in the order in which they came. A Send by a Handler, with the context
+// that it was given or one derived from it, has another window's worth of room and
+// goes before them, so that two agents whose Handlers answer each other's messages
+// do not wait for each other.
+//
+// Errors: *MessageError for an invalid message; *TooLargeError, which matches
+// ErrTooLarge, for one that exceeds MaxMessage or either side's Config.Window;
+// one that matches the context's error, and its cause, when it has ended, be it
+// before the call; or one that matches net.ErrClosed.
 func (p *Peer) Send(ctx context.Context, m Message) error {
 	out, err := m.prepare(ctx, p.node.cfg.Identity.ID(), p.id, p.node.now(), p.node.cfg.TraceID)
 	if err == nil {
-		err = p.led.push(ctx, p.tenancy, &out)
+		err = p.led.push(ctx, p.tenancy, &out, handling(ctx, p))
 	}
 	if err != nil {
 		p.node.obs.messageError(ctx, "send")
@@ -136,10 +145,13 @@ func (p *Peer) Send(ctx context.Context, m Message) error {
 // Receive returns the next message from the other agent, verified. The message
 // counts as delivered when Receive returns it. It blocks until one arrives, ctx
 // ends or the Peer closes; what had arrived before the closing is still
-// returned first.
+// returned first, unless its key has lost trust, or the Peer that came after this
+// one, when the other side has dialled again, has returned it.
 //
-// Errors: the context's error, ErrHandler on a Node with a Handler, or one that
-// matches net.ErrClosed.
+// With a context that has ended it returns what is there and does not wait.
+//
+// Errors: one that matches the context's error and its cause; ErrHandler on a Node
+// with a Handler; or one that matches net.ErrClosed.
 func (p *Peer) Receive(ctx context.Context) (Message, error) {
 	if p.node.cfg.Handler != nil {
 		return Message{}, fmt.Errorf("mesh: receive from %s: %w", p.id, ErrHandler)
@@ -155,9 +167,11 @@ func (p *Peer) Receive(ctx context.Context) (Message, error) {
 // Flush waits until every message that Send had accepted before is delivered:
 // handed to the other application, not merely to its process.
 //
-// Errors: the context's error, one that matches net.ErrClosed, or
-// ErrOutcomeUnknown, from then on, when the other side has forgotten what it had
-// delivered; Close reports which messages are in doubt.
+// Errors: one that matches the context's error and its cause; one that matches
+// net.ErrClosed, always on a Peer that was closed before the call; ErrOutcomeUnknown,
+// from then on, when the other side has forgotten what it had delivered; or
+// ErrTooLarge, from then on, when it came back with a Window that what was sent does
+// not fit into. Close reports which messages are meant.
 func (p *Peer) Flush(ctx context.Context) error {
 	if err := p.led.flush(ctx, p.tenancy); err != nil {
 		return fmt.Errorf("mesh: flush to %s: %w", p.id, err)
@@ -170,12 +184,19 @@ func (p *Peer) Flush(ctx context.Context) error {
 // messages were not acknowledged as delivered, the error is an
 // *UndeliveredError with their IDs. Calling it again returns the same.
 //
-// Another side that is out of reach does not learn of it: its Peer goes on trying,
-// and may come back here as one that it has begun.
+// Another side that is out of reach learns of it when it comes back.
 //
-// It must not be called from the Handler, which it waits for.
+// It waits for a Handler that runs. Called by a Handler it begins to close, does not
+// wait for anything, and returns nil; a call from elsewhere waits and says what was
+// not delivered.
 func (p *Peer) Close() error {
 	p.shut(goodbyeClosed, &closedError{})
+	if inHandler() {
+		if p.owns.Load() {
+			return p.node.Close()
+		}
+		return nil
+	}
 	<-p.ended
 	if p.owns.Load() {
 		return errors.Join(p.undelivered(), p.node.Close())
@@ -219,16 +240,19 @@ func (p *Peer) RTT() time.Duration {
 // session.
 //
 // Errors: what made the attempt fail, the present session being as good as before;
-// the context's error, which does not end the attempt; or one that matches
-// net.ErrClosed.
+// one that matches the context's error and its cause, which does not end the attempt;
+// or one that matches net.ErrClosed.
 func (p *Peer) Replace(ctx context.Context) error {
 	done := make(chan error, 1)
+	err := contextError(ctx)
+	if err != nil {
+		return fmt.Errorf("mesh: replace session with %s: %w", p.id, err)
+	}
 	p.post(func() { p.replace(done) })
-	var err error
 	select {
 	case err = <-done:
 	case <-ctx.Done():
-		err = context.Cause(ctx)
+		err = contextError(ctx)
 	case <-p.ctx.Done():
 		err = &closedError{context.Cause(p.ctx)}
 	}
@@ -298,6 +322,15 @@ func (p *Peer) history() []string {
 	return append([]string(nil), p.tried...)
 }
 
+// revoke drops what waits for the application and was signed by a key that has lost
+// trust.
+func (p *Peer) revoke(key keys.PublicKey) {
+	if n := p.led.revoke(key); n > 0 {
+		p.node.log.Warn("messages of a key that has lost trust are not handed out",
+			"peer", p.id, "key", key.Fingerprint(), "count", n)
+	}
+}
+
 // post runs f in the loop. It reports false when the Peer has ended.
 func (p *Peer) post(f func()) bool {
 	select {
@@ -305,18 +338,5 @@ func (p *Peer) post(f func()) bool {
 		return true
 	case <-p.ctx.Done():
 		return false
-	}
-}
-
-// handle calls the Handler for every message until the Peer closes.
-func (p *Peer) handle() {
-	for p.ctx.Err() == nil {
-		in, err := p.led.pop(p.ctx, p.tenancy, false)
-		if err != nil {
-			return
-		}
-		p.node.obs.received(p.ctx, in.msg)
-		p.node.cfg.Handler(p.ctx, p, *in.msg)
-		p.led.taken(in)
 	}
 }

@@ -32,7 +32,7 @@ func (p *Peer) try(why Reason) {
 
 // offering reports whether an offer is under way that makes the next session.
 func (p *Peer) offering() bool {
-	return slices.ContainsFunc(p.attempts, func(a *attempt) bool { return a.offerer && !a.standby() })
+	return slices.ContainsFunc(p.attempts, func(a *attempt) bool { return a.offerer && !a.standby() && !a.late })
 }
 
 // lesser reports whether the other side's key is the greater one.
@@ -94,6 +94,7 @@ func (p *Peer) startAsk(why Reason) {
 		defer stop()
 		a.key = address(ctx)
 		a.err = a.ask(ctx)
+		p.node.unexpect(a.ref)
 		p.post(func() { p.attemptFailed(a) })
 	})
 }
@@ -109,6 +110,7 @@ func (p *Peer) startAnswer(offer verified, d *descriptionBody, malformed error) 
 	a.carrier, a.heard, a.beside = offer.carrier, offer.via, p.top()
 	a.key, a.ref, a.known, a.learn = offer.Key, offer.Hash(), offer.Hash(), offer.learn
 	a.answers = offer.Sealed
+	p.handEarly(a)
 	p.begin(a, func(ctx context.Context) (*signaling.Sealed, error) {
 		if malformed != nil {
 			return nil, malformed
@@ -131,6 +133,7 @@ func (p *Peer) begin(a *attempt, describe func(context.Context) (*signaling.Seal
 	p.work.Go(func() {
 		defer cancel(nil)
 		s, err := p.negotiate(ctx, a, describe)
+		p.node.unexpect(a.ref)
 		p.node.obs.attemptEnded(p.node.ctx, a, err)
 		if err != nil {
 			a.err = err
@@ -144,8 +147,12 @@ func (p *Peer) begin(a *attempt, describe func(context.Context) (*signaling.Seal
 			case a.answers == nil || errors.Is(err, errSuperseded):
 			case p.ctx.Err() != nil:
 				p.node.refuse(refusalOf(a.answers), rejectBusy, "closing")
-			case unwilling(err):
-				p.node.refuse(refusalOf(a.answers), rejectBusy, err.Error())
+			case !a.answered || unwilling(err):
+				code, text := unable(err)
+				if code != rejectBusy {
+					p.node.log.Warn("an offer cannot be answered", "peer", p.id, "error", err)
+				}
+				p.node.refuse(refusalOf(a.answers), code, text)
 			}
 			if !p.post(func() { p.attemptFailed(a) }) && !errors.Is(err, errSuperseded) {
 				p.note(a.story())
@@ -168,7 +175,9 @@ func (p *Peer) negotiate(ctx context.Context, a *attempt, describe func(context.
 		if err := p.hold(ctx, a); err != nil {
 			return nil, err
 		}
-		taking, stop := context.WithTimeoutCause(ctx, p.promotionTime(), errPromotion)
+		late := time.AfterFunc(p.promotionTime(), func() { p.post(func() { p.promotionLate(a) }) })
+		defer late.Stop()
+		taking, stop := context.WithTimeoutCause(ctx, attemptTimeout, errPromotion)
 		defer stop()
 		limited = taking
 	}
@@ -227,6 +236,8 @@ func (p *Peer) decline(s *session, err error) {
 		s.goodbye(goodbyeReplaced, "")
 	case p.ctx.Err() != nil:
 		s.goodbye(p.replyCode, "")
+	case errors.Is(err, ErrConnectionLost):
+		s.conn.Close() // the association goes on
 	case errors.Is(err, ErrProtocol):
 		s.goodbye(goodbyeProtocol, err.Error())
 	default:
@@ -252,16 +263,15 @@ func (p *Peer) attach(a *attempt, s *session, h *helloBody) error {
 	if p.ctx.Err() != nil {
 		return context.Cause(p.ctx)
 	}
-	unknown, displaced, err := p.led.attach(s, h)
+	got, err := p.led.attach(s, h)
 	if err != nil {
 		p.lastErr = err
 		return err
 	}
+	displaced := got.displaced
 	p.node.obs.established(p.ctx, s)
-	if len(unknown) > 0 {
-		p.lost = append(p.lost, unknown...)
-		p.node.obs.lost(p.ctx, p.id, len(unknown))
-	}
+	p.lose(got.unknown, "the other side has forgotten whether it had them")
+	p.lose(got.oversized, "the other side's window is smaller than they are")
 	old := p.sessions
 	if displaced {
 		// The older process learns why; its sessions carry nothing any more.
@@ -278,12 +288,11 @@ func (p *Peer) attach(a *attempt, s *session, h *helloBody) error {
 	p.sessions = slices.Insert(slices.Clone(old), at, s)
 	top := p.sessions[len(p.sessions)-1]
 	for _, o := range p.sessions[:len(p.sessions)-1] {
-		p.retire(o, min(time.Duration(o.rtt.Load()), oldSessionMost)+oldSessionGrace)
+		o.passed = true
 	}
+	p.supersede()
 	for len(p.sessions) > maxSessions {
-		lowest := p.sessions[0]
-		p.work.Go(func() { lowest.conn.Close() })
-		p.sessions = p.sessions[1:]
+		p.displace()
 	}
 	p.setTop()
 	// Attempts for a session that would rank lower are pointless; a higher
@@ -311,6 +320,12 @@ func (p *Peer) attach(a *attempt, s *session, h *helloBody) error {
 	return nil
 }
 
+// lose notes messages that were given up.
+func (p *Peer) lose(ids []string, why string) {
+	p.lost = append(p.lost, ids...)
+	p.node.obs.lost(p.ctx, p.id, len(ids), why)
+}
+
 // moved takes note of the path of the session that carries the messages now.
 func (p *Peer) moved(s *session) {
 	now := time.Now()
@@ -319,6 +334,33 @@ func (p *Peer) moved(s *session) {
 	p.checkRelay(now)
 	p.dropStandby()
 	p.planStandby(s, now)
+}
+
+// supersede retires the sessions below the highest that both sides are known to have
+// taken in. Until then the lower ones stay: this side may be the only one that has
+// both hellos, and they are how the two meet when there is no other way.
+func (p *Peer) supersede() {
+	for i := len(p.sessions) - 1; i > 0; i-- {
+		if !p.sessions[i].confirmed.Load() {
+			continue
+		}
+		for _, o := range p.sessions[:i] {
+			p.retire(o, min(time.Duration(o.rtt.Load()), oldSessionMost)+oldSessionGrace)
+		}
+		return
+	}
+}
+
+// displace closes the lowest session, or the next one if that is the only one that both
+// sides have.
+func (p *Peer) displace() {
+	at := 0
+	if p.sessions[0].confirmed.Load() && !slices.ContainsFunc(p.sessions[1:], func(s *session) bool { return s.confirmed.Load() }) {
+		at = 1
+	}
+	s := p.sessions[at]
+	p.sessions = slices.Delete(p.sessions, at, at+1)
+	p.work.Go(func() { s.conn.Close() })
 }
 
 // retire closes a session that a higher one has taken over from, after a
@@ -356,7 +398,7 @@ func (p *Peer) withdraw(a *attempt) {
 	case a.answers != nil:
 		p.node.refuse(refusalOf(a.answers), rejectBusy, "withdrawn")
 	case a.offerer && !a.known.IsZero():
-		p.node.refuse(refusal{p.id, p.Key(), a.known, a.order.generation}, rejectBusy, "withdrawn")
+		p.node.refuse(refusal{to: p.id, key: p.Key(), ref: a.known, generation: a.order.generation}, rejectBusy, "withdrawn")
 	}
 }
 

@@ -185,14 +185,14 @@ func (p *Peer) answers(s *session) {
 // side tries a direct path, mostly in vain, is none to wait for.
 func (p *Peer) busy() bool {
 	return slices.ContainsFunc(p.attempts, func(a *attempt) bool {
-		return !a.standby() && (a.answers == nil || a.why != ReasonDirectPath)
+		return !a.standby() && !a.late && (a.answers == nil || a.why != ReasonDirectPath)
 	})
 }
 
 // top returns the session that carries the messages, nil when there is none: a
-// retired one may be left when a higher one died, but nothing goes back to it.
+// lower one may be left when that died, and carry envelopes, but no message goes back to it.
 func (p *Peer) top() *session {
-	if n := len(p.sessions); n > 0 && !p.sessions[n-1].retired {
+	if n := len(p.sessions); n > 0 && !p.sessions[n-1].passed {
 		return p.sessions[n-1]
 	}
 	return nil
@@ -204,9 +204,11 @@ func (p *Peer) setTop() {
 	if top != nil {
 		p.agreed.Store(top.order.generation)
 	}
+	live := slices.Clone(p.sessions)
+	slices.Reverse(live)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.way = top
+	p.way, p.live = top, live
 	if top != nil {
 		p.key = top.remoteKey
 	}
@@ -304,7 +306,10 @@ func (p *Peer) teardown() {
 	p.lastErr = cause
 	p.do(p.machine.ended())
 	p.changes.end()
-	p.lost = append(p.lost, p.led.end(cause)...)
+	p.lose(p.led.end(cause), "the Peer has ended")
+	if errors.Is(cause, ErrUntrusted) {
+		p.revoke(p.Key())
+	}
 	text := ""
 	if p.replyCode == goodbyeProtocol {
 		text = cause.Error()
@@ -330,7 +335,7 @@ func (p *Peer) sessionEnded(s *session, err error) {
 	p.setTop()
 	p.led.detach(s)
 	p.lastErr = err
-	dropped := errors.Is(err, ErrConnectionLost) && !s.retired
+	dropped := errors.Is(err, ErrConnectionLost) && !s.passed
 	p.node.obs.sessionEnded(p.ctx, p.id, err, dropped)
 
 	current := p.led.current(s)
@@ -338,7 +343,7 @@ func (p *Peer) sessionEnded(s *session, err error) {
 	switch {
 	case current != nil:
 		return // of an instance that was displaced: goodbye closes it
-	case errors.As(err, &bye) && bye.code == goodbyeClosed && s.retired && len(p.sessions) > 0:
+	case errors.As(err, &bye) && bye.code == goodbyeClosed && s.passed && p.top() != nil:
 		// The other side closed the Peer that this session belonged to, and
 		// has dialled again since.
 		p.work.Go(func() { s.leave(linger) })

@@ -2,35 +2,13 @@ package mesh
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/infrafabric/agentmesh/signaling"
 )
 
 // What the Peer's loop does with what the other side wants.
-
-// takeOffers takes the offers, and the wishes for one, that have come.
-func (p *Peer) takeOffers() {
-	for _, v := range p.node.takeOffers(p) {
-		if v.Kind == signaling.Ask {
-			p.asked(v)
-		} else {
-			p.offered(v)
-		}
-	}
-}
-
-// envelope takes a verified, fresh envelope from the other agent that is neither
-// an offer nor an ask.
-func (p *Peer) envelope(v verified) {
-	for _, a := range p.attempts {
-		if a.known == v.Ref {
-			a.deliver(v)
-			return
-		}
-	}
-	p.node.log.Debug("envelope of no negotiation", "peer", p.id, "kind", v.Kind.String())
-}
 
 // offered decides about an offer of the other side.
 func (p *Peer) offered(v verified) {
@@ -105,7 +83,7 @@ func (p *Peer) asked(v verified) {
 		return
 	}
 	for _, a := range p.attempts {
-		if a.offerer && !a.standby() && (a.why != ReasonDirectPath || body.Reason == ReasonDirectPath) &&
+		if a.offerer && !a.standby() && !a.late && (a.why != ReasonDirectPath || body.Reason == ReasonDirectPath) &&
 			a.order.generation > v.Generation {
 			a.repeat()
 			return
@@ -131,10 +109,14 @@ func (p *Peer) asked(v verified) {
 		}
 		return
 	}
-	// The other side has no use for what is under way.
+	// The other side has no use for what is under way. What has opened may be a session
+	// there already, so it stays, and the one that is asked for comes above it.
 	p.giveUp(func(a *attempt) bool { return a.offerer && !a.opened.Load() })
 	p.do(p.machine.wants(body.Reason, p.busy()))
-	if p.node.cfg.Identity.PublicKey().Compare(v.Key) > 0 && !p.offering() {
+	above := func(a *attempt) bool {
+		return a.offerer && !a.standby() && !a.late && a.order.generation > v.Generation
+	}
+	if p.node.cfg.Identity.PublicKey().Compare(v.Key) > 0 && !slices.ContainsFunc(p.attempts, above) {
 		p.startOffer(body.Reason, nil) // asked for by name, whatever the machine waits for
 	}
 }

@@ -173,6 +173,18 @@ func (p *Peer) promoted(a *attempt) {
 	}
 }
 
+// promotionLate looks for another way beside a standby session that does not answer
+// the hello with which it is to take over. It may still: nothing else may be left.
+func (p *Peer) promotionLate(a *attempt) {
+	if !slices.Contains(p.attempts, a) {
+		return
+	}
+	a.late = true
+	p.shunRelays(a)
+	p.lastErr = errPromotion
+	p.do(p.machine.failed(time.Now(), p.busy()))
+}
+
 // standbyFailed decides what follows the end of one.
 func (p *Peer) standbyFailed(a *attempt) {
 	if p.spare.held == a {

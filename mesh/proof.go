@@ -29,12 +29,14 @@ var signedFields = []string{
 
 // Signature is the proof that an agent wrote a message: an Ed25519 signature
 // over a Merkle tree (RFC 6962 §2.1) of the messages that left together, and
-// the message's place in it. Its fields are fixed once it was received.
+// the message's place in it. Its fields are fixed once it was received. Message.UnmarshalJSON
+// has its JSON form. The statement that is signed names no recipient (To is ""): each
+// record names its own.
 type Signature struct {
 	Key      keys.PublicKey     // the author's key
 	Mesh     string             // the mesh it was written in
 	Instance signaling.Instance // the author's Node
-	TreeSize int                // leaves of the tree, at most 1024
+	TreeSize int                // leaves of the tree, 1 to 1024
 	Index    int                // this message's leaf, from 0
 	Bytes    []byte             // Ed25519 signature, 64 bytes
 
@@ -143,21 +145,22 @@ func (m *Message) verifySignature(mesh string) error {
 		return ErrUnsigned
 	}
 	if s.Mesh != mesh {
-		return fmt.Errorf("%w: signed for %q", ErrWrongMesh, safeText(s.Mesh))
+		return fmt.Errorf("%w: signed for %q, not %q", ErrWrongMesh, safeText(s.Mesh), safeText(mesh))
 	}
-	if s.TreeSize < 1 || s.TreeSize > maxTree || s.Index < 0 || s.Index >= s.TreeSize {
-		return &MessageError{Field: "signature", Reason: "has an impossible place in its tree"}
+	if err := s.checkPlace(); err != nil {
+		return err
 	}
 	if err := m.checkFields(); err != nil {
 		return err
 	}
-	c, err := m.compacted()
-	if err != nil {
+	c := *m
+	if err := c.compact(); err != nil {
 		return err
 	}
-	root, err := rootFromPath(leafHash(encodeRecord(&c)), s.Index, s.TreeSize, s.Path())
+	path := s.Path()
+	root, err := rootFromPath(leafHash(encodeRecord(&c)), s.Index, s.TreeSize, path)
 	if err != nil {
-		return &MessageError{Field: "signature", Reason: err.Error()}
+		return &MessageError{Field: "signature.path", Reason: fmt.Sprintf("has %d hashes, which do not fit place %d in a tree of %d", len(path), s.Index, s.TreeSize)}
 	}
 	return s.Key.Verify(batchStatement(s.Mesh, m.Source, s.Instance, s.TreeSize, root), s.Bytes)
 }
@@ -165,6 +168,11 @@ func (m *Message) verifySignature(mesh string) error {
 // checkTrust asks the policy and turns anything but yes into an error.
 func checkTrust(ctx context.Context, trust keys.Trust, claim keys.Claim) error {
 	v, err := keys.Check(ctx, trust, claim)
+	return untrusted(claim, v, err)
+}
+
+// untrusted words a verdict that is not yes.
+func untrusted(claim keys.Claim, v keys.Verdict, err error) error {
 	if v.Decision == keys.Yes && err == nil {
 		return nil
 	}

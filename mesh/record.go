@@ -27,14 +27,7 @@ const recordFields = 13
 // encodeRecord returns the bytes that travel and are hashed. The message has
 // passed prepare or decodeRecord.
 func encodeRecord(m *Message) []byte {
-	size := 96 + len(m.ID) + len(m.Destination) + len(m.Performative) + len(m.ConversationID) + len(m.TraceID) + len(m.Payload)
-	for _, c := range m.CitationIDs {
-		size += len(c) + 3
-	}
-	for name, v := range m.Extra {
-		size += len(name) + len(v) + 8
-	}
-	b := cbor.AppendArray(make([]byte, 0, size), recordFields)
+	b := cbor.AppendArray(make([]byte, 0, m.roughSize()), recordFields)
 	b = cbor.AppendText(b, messageVersion)
 	b = cbor.AppendUint(b, messageFlow)
 	b = cbor.AppendUint(b, m.SequenceNum)
@@ -55,6 +48,18 @@ func encodeRecord(m *Message) []byte {
 		b = cbor.AppendBytes(cbor.AppendText(b, name), m.Extra[name])
 	}
 	return b
+}
+
+// roughSize is the size of the record, or some bytes more.
+func (m *Message) roughSize() int {
+	size := 96 + len(m.ID) + len(m.Destination) + len(m.Performative) + len(m.ConversationID) + len(m.TraceID) + len(m.Payload)
+	for _, c := range m.CitationIDs {
+		size += len(c) + 3
+	}
+	for name, v := range m.Extra {
+		size += len(name) + len(v) + 8
+	}
+	return size
 }
 
 // extraNames returns the names in the order of CBOR map keys.

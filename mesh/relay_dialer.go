@@ -10,9 +10,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/pion/stun/v4"
 	"github.com/pion/transport/v5"
 
+	"github.com/infrafabric/agentmesh/internal/resolve"
 	"github.com/infrafabric/agentmesh/turn"
 )
 
@@ -35,15 +35,15 @@ func newRelayDialer(n transport.Net, r *turn.Relay) (*relayDialer, error) {
 	if r == nil {
 		return nil, nil
 	}
-	u, err := stun.ParseURI(r.URL)
+	u, err := resolve.ParseTURN(r.URL)
 	if err != nil {
-		return nil, fmt.Errorf("relay %s: %w", r.URL, err)
+		return nil, fmt.Errorf("relay %s %w", resolve.Shown(r.URL), err)
 	}
-	if u.Proto != stun.ProtoTypeTCP {
+	if u.UDP {
 		return nil, nil
 	}
 	d := &relayDialer{net: n}
-	if u.Scheme == stun.SchemeTypeTURNS {
+	if u.TLS {
 		d.tls = &tls.Config{}
 		if r.TLS != nil {
 			d.tls = r.TLS.Clone()
@@ -140,27 +140,31 @@ func withoutRelated(s string) string {
 	return related.ReplaceAllString(s, "$1 raddr 0.0.0.0 rport 9")
 }
 
-// limitedListener refuses connections beyond a limit. That the process is short of
-// descriptors for a while is no end of it.
+// limitedListener refuses connections beyond a limit, and outlives errors that pass:
+// pion takes any for the end. Without file descriptors there is nothing to accept for a
+// while.
 type limitedListener struct {
 	net.Listener
-	free chan struct{} // has an element for each that is open
+	free   chan struct{} // has an element for each that is open
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newLimitedListener(l net.Listener, most int) *limitedListener {
+	return &limitedListener{Listener: l, free: make(chan struct{}, most), closed: make(chan struct{})}
 }
 
 func (l *limitedListener) Accept() (net.Conn, error) {
-	wait := acceptRetry
-	for {
+	for pause := time.Duration(0); ; {
 		c, err := l.Listener.Accept()
-		var passing interface{ Temporary() bool }
-		if errors.As(err, &passing) && passing.Temporary() && !errors.Is(err, net.ErrClosed) {
-			time.Sleep(wait)
-			wait = min(2*wait, acceptRetryMost)
+		if err != nil {
+			pause = min(max(2*pause, time.Millisecond), time.Second)
+			if errors.Is(err, net.ErrClosed) || !l.wait(pause) {
+				return nil, err
+			}
 			continue
 		}
-		if err != nil {
-			return nil, err
-		}
-		wait = acceptRetry
+		pause = 0
 		select {
 		case l.free <- struct{}{}:
 			return &limitedConn{Conn: c, free: l.free}, nil
@@ -168,6 +172,23 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 			_ = c.Close() // one too many
 		}
 	}
+}
+
+// wait returns after d, or false when the listener closes before.
+func (l *limitedListener) wait(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-l.closed:
+		return false
+	}
+}
+
+func (l *limitedListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return l.Listener.Close()
 }
 
 type limitedConn struct {

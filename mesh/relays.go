@@ -36,6 +36,9 @@ func choose(ranked []turn.Relay, theirs string, shunned []string) *turn.Relay {
 		r := &ranked[i]
 		worse := 0
 		if r.Down {
+			worse += 16
+		}
+		if slices.Contains(shunned, shunnedKind(r.Transport())) {
 			worse += 8
 		}
 		if slices.Contains(shunned, r.Server()) {
@@ -54,6 +57,11 @@ func choose(ranked []turn.Relay, theirs string, shunned []string) *turn.Relay {
 	return best
 }
 
+// shunnedKind is how a kind of way to relays is shunned, "udp", "tcp" or "tls": where a
+// network harms what goes over one of them, whichever server it goes to, another kind at
+// the same server may do.
+func shunnedKind(transport string) string { return "transport=" + transport }
+
 // second picks the relay of a standby session beside the one that is in use, of which
 // the server is known, and the URL if it is this side's: another server that works, or
 // at least another way to that one, or none.
@@ -62,7 +70,8 @@ func second(ranked []turn.Relay, server, url string, shunned []string) *turn.Rel
 	for i := range ranked {
 		r := &ranked[i]
 		switch {
-		case r.Down || slices.Contains(shunned, r.Server()) || slices.Contains(shunned, r.URL):
+		case r.Down || slices.Contains(shunned, r.Server()) || slices.Contains(shunned, r.URL) ||
+			slices.Contains(shunned, shunnedKind(r.Transport())):
 		case r.Server() != server:
 			return r
 		case way == nil && url != "" && r.URL != url:
@@ -217,9 +226,9 @@ func pointless(ranked []turn.Relay, used *turn.Relay) bool {
 
 // outdated reports whether what is made with a relay should be made anew, and when:
 // within a few seconds when the relay is no longer offered, and within the first half
-// of what is left of its credential when there is a newer one; at random, so that not
-// every session moves at one instant. The credential ends by the clock of the world; the
-// time that is returned is this process's.
+// of what is left of its credential when there is a newer one, or renewMost; at random, so that not
+// every session moves at one instant. The credential ends by the clock of the world, which
+// may be wrong; the time that is returned is this process's.
 func outdated(ranked []turn.Relay, used turn.Relay, now, world time.Time) (at time.Time, yes bool) {
 	server := used.Server()
 	var same *turn.Relay
@@ -236,7 +245,8 @@ func outdated(ranked []turn.Relay, used turn.Relay, now, world time.Time) (at ti
 	case used.Expires.IsZero() || same.URL != used.URL || same.Username == used.Username && same.Password == used.Password:
 		return time.Time{}, false
 	}
-	return now.Add(spread(used.Expires.Round(0).Sub(world.Round(0)) / 2)), true
+	left := used.Expires.Round(0).Sub(world.Round(0))
+	return now.Add(spread(min(left/2, renewMost))), true
 }
 
 // spread is a random part of d.
@@ -287,6 +297,11 @@ func (p *Peer) blame(a *attempt) {
 	if a.opened.Load() && !silent {
 		return // it was there; the other side may have ended it
 	}
+	p.shunRelays(a)
+}
+
+// shunRelays prefers others to the relays of an attempt.
+func (p *Peer) shunRelays(a *attempt) {
 	p.shun.add(a.theirRelay, time.Now())
 	if a.relay != nil {
 		p.shun.add(a.relay.Server(), time.Now())

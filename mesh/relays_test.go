@@ -46,6 +46,11 @@ func TestChooseRelay(t *testing.T) {
 		{"a+ b", "b", "a b", "turn:b?transport=udp"},
 		{"a+", "", "a turn:a?transport=udp", "turns:a"}, // another way to a server that did not help
 		{"a+ b", "a", "a turn:a?transport=udp", "turn:b?transport=udp"},
+		{"a b+", "a", "transport=udp", "turns:b"},                                // another kind of way
+		{"a+ b", "", "transport=udp a turn:a?transport=udp", "turns:a"},          // at the same server
+		{"a b", "", "transport=udp", "turn:a?transport=udp"},                     // if there is one
+		{"a+ b+", "", "transport=tls transport=udp", "turn:a?transport=udp"},     //
+		{"a+ b+", "", "transport=udp a turn:a?transport=udp turns:a", "turns:b"}, //
 	} {
 		var names []string
 		if c.ranked != "" {
@@ -75,6 +80,7 @@ func TestSecondRelay(t *testing.T) {
 		{"a+", udp, "turns:a", ""},
 		{"a b!", udp, "", ""},
 		{"a b", udp, "b", ""},
+		{"a b+", udp, "transport=udp", "turns:b"},
 	} {
 		got := ""
 		if r := second(ranking(strings.Fields(c.ranked)...), "a", c.url, strings.Fields(c.shunned)); r != nil {
@@ -110,6 +116,8 @@ func TestOutdatedRelay(t *testing.T) {
 	longer := used
 	longer.Expires = now.Add(2 * time.Hour)
 	other := turn.Relay{URL: "turns:a", Username: "v"}
+	ahead := used // the clock was set back
+	ahead.Expires = now.Add(365 * 24 * time.Hour)
 	for i, c := range []struct {
 		ranked []turn.Relay
 		most   time.Duration // -1 for never
@@ -124,6 +132,9 @@ func TestOutdatedRelay(t *testing.T) {
 		{ranking("a!"), 30 * time.Minute},
 	} {
 		at, yes := outdated(c.ranked, used, now, now)
+		if late, yes := outdated(c.ranked, ahead, now, now); yes && late.After(now.Add(renewMost)) {
+			t.Errorf("%d: %v", i, late.Sub(now))
+		}
 		if yes != (c.most >= 0) || yes && (at.Before(now) || at.After(now.Add(c.most))) {
 			t.Errorf("%d: %v, %v", i, at.Sub(now), yes)
 		}

@@ -123,3 +123,13 @@ func (r *replayMemory) expire(now time.Time, key keys.PublicKey) {
 		delete(r.keys, key)
 	}
 }
+
+// knows reports whether a fresh envelope of the key is remembered.
+func (r *replayMemory) knows(key keys.PublicKey) bool { return r.keys[key] != nil }
+
+// forget lets go of an envelope, which may then come again.
+func (r *replayMemory) forget(key keys.PublicKey, nonce [16]byte) {
+	if n := r.keys[key]; n != nil {
+		delete(n.seen, nonce)
+	}
+}

@@ -35,17 +35,15 @@ func (n *Node) send(ctx context.Context, a *attempt, e *signaling.Sealed, round 
 		n.probe()
 	}
 	raw := e.Bytes()
-	if s := a.peer.session(); s != nil {
-		if s.carry(raw) {
-			way = "the present session"
-		}
-		// It is in doubt, or the network has changed under it.
-		if way == "" || s.doubted.Load() || a.why != ReasonRequested && a.why != ReasonDirectPath {
-			everywhere = true
-		}
-		if !everywhere {
+	if by, sound := a.peer.carry(raw); by {
+		way = "the present session"
+		// It may be in doubt, or the network has changed under it.
+		if !everywhere && sound && (a.why == ReasonRequested || a.why == ReasonDirectPath) {
 			return way, nil
 		}
+		everywhere = true
+	} else if sound || a.peer.session() != nil {
+		everywhere = true
 	}
 	bounded, cancel := context.WithTimeout(ctx, sendWait)
 	defer cancel()
@@ -82,6 +80,23 @@ func (n *Node) probe() {
 	if n.probes.Allow() {
 		n.signaler.Probe()
 	}
+}
+
+// carry puts an envelope on the session in use. When that is in doubt, or the other
+// side is not known to have it, it goes by every other one that is left as well: by
+// those that this side has moved on from, which may be what the other side still has.
+// It reports whether any took it and whether the session in use is sound.
+func (p *Peer) carry(envelope []byte) (taken, sound bool) {
+	p.mu.Lock()
+	way, live := p.way, p.live
+	p.mu.Unlock()
+	if way != nil && way.sound() {
+		return way.carry(envelope), true
+	}
+	for _, s := range live {
+		taken = s.carry(envelope) || taken
+	}
+	return taken, false
 }
 
 // session returns the session in use, nil when there is none.

@@ -51,12 +51,14 @@ type session struct {
 
 	// Since the hello.
 
+	told  memory // by this side
 	relay string // the TURN server that the path goes over, "" for none
 	owned bool   // by this side's candidate
 
 	// Owned by the Peer's loop.
 
-	retired bool      // a higher session has taken over
+	passed  bool      // a higher session carries the messages: none goes back to this one
+	retired bool      // and both sides have that one: this is about to be closed
 	moved   int64     // bytes that the transport had handed over
 	checked time.Time // when that was looked at last
 
@@ -64,6 +66,9 @@ type session struct {
 	proved  atomic.Int64  // when the other side last answered, in nanoseconds since node.start
 	pinged  atomic.Int64  // when the last ping left, likewise
 	doubted atomic.Bool   // the Peer waits for an answer
+	// confirmed is set by the first frame behind the other side's hello: it has this
+	// side's hello as well, and has taken the session in.
+	confirmed atomic.Bool
 	// unanswered is a ping that may wait for this side's next.
 	unanswered atomic.Pointer[heldPing]
 	rtt        atomic.Int64  // smoothed round trip in nanoseconds, 0 before the first
@@ -92,6 +97,9 @@ func newSession(n *Node, led *ledger, c conn, o order) *session {
 // inDoubt reports whether the other side's answers are missed; a nil session has
 // none.
 func (s *session) inDoubt() bool { return s == nil || s.doubted.Load() }
+
+// sound reports whether the other side has the session as well, and answers.
+func (s *session) sound() bool { return s.confirmed.Load() && !s.inDoubt() }
 
 // poke tells the writer that the ledger may have work. A nil session is none.
 func (s *session) poke() {
@@ -123,7 +131,8 @@ func (s *session) handshake(ctx context.Context) (*helloBody, error) {
 	if local, _ := s.conn.Path(); local == "relay" && s.own != nil {
 		s.relay, s.owned = s.own.Server(), true
 	}
-	hello, err := signHello(s.node.cfg.Identity, s.bind, s.node.cfg.Window, s.led.state, s.led.positions(s.bind.remoteInst), s.relay)
+	s.told = s.led.remembers(s.bind.remoteInst)
+	hello, err := signHello(s.node.cfg.Identity, s.bind, s.told, s.relay)
 	if err != nil {
 		return nil, err
 	}
@@ -141,13 +150,17 @@ func (s *session) handshake(ctx context.Context) (*helloBody, error) {
 	if errors.Is(err, keys.ErrBadSignature) {
 		s.node.obs.signatureFailed(ctx, s.bind.remote, "session")
 	}
-	if err == nil {
-		s.prove()
-		if !s.owned {
-			s.relay = h.Relay
-		}
+	if err != nil {
+		return nil, err
 	}
-	return h, err
+	if !stop() { // the time was over first, and the connection is being closed
+		return nil, context.Cause(ctx)
+	}
+	s.prove()
+	if !s.owned {
+		s.relay = h.Relay
+	}
+	return h, nil
 }
 
 // readFirst reads the first frame, or takes what was read while the session stood
@@ -218,6 +231,9 @@ func (s *session) handle(b []byte) error {
 	kind, err := peekFrame(b)
 	if err != nil {
 		return err
+	}
+	if !s.confirmed.Load() && kind != kindGoodbye && s.confirmed.CompareAndSwap(false, true) && s.peer != nil {
+		s.peer.post(s.peer.supersede)
 	}
 	if len(b) >= maxFrame/2 && (kind == kindBatch || kind == kindPart) {
 		// The other side's answers stand in a queue behind such frames, for

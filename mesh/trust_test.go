@@ -71,7 +71,7 @@ func TestTrustUnknownAndRefused(t *testing.T) {
 	for name, list := range map[string]func(a, b *keys.Identity) []keys.Entry{
 		"unknown": func(a, b *keys.Identity) []keys.Entry { return []keys.Entry{entry(a)} },
 		"refused": func(a, b *keys.Identity) []keys.Entry {
-			return []keys.Entry{entry(a), {ID: b.ID(), Key: a.PublicKey()}}
+			return []keys.Entry{entry(a), entry(newIdentity(t, b.ID()))}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -214,7 +214,7 @@ func TestTrustComposed(t *testing.T) {
 			t.Errorf("verdict %+v, %v", v, err)
 		}
 		w.put((&echoFrame{}).encode())
-		listing(t, path, entry(other), keys.Entry{ID: "agent-m", Key: other.PublicKey()})
+		listing(t, path, entry(other), entry(newIdentity(t, "agent-m")))
 		time.Sleep(trustInterval)
 		synctest.Wait()
 		if cause := context.Cause(p.Context()); !errors.Is(cause, ErrUntrusted) {

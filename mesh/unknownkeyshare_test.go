@@ -144,7 +144,7 @@ func (k *keyShare) hello(victim string) []byte {
 		localInst: k.instance, remoteInst: node.instance,
 		offer: leg.offer.Hash(), answer: leg.answer.Hash(),
 		localCert: fingerprintNow(k.t, k.nodes[k.other(victim)]), remoteCert: fingerprintNow(k.t, node),
-	}, node.cfg.Window, 1, nil, "")
+	}, memory{window: node.cfg.Window, credit: node.cfg.Window, state: 1}, "")
 	if err != nil {
 		k.t.Error(err)
 	}
@@ -294,6 +294,7 @@ func TestUnknownKeyShareUnchecked(t *testing.T) {
 			if cause := context.Cause(q.Context()); !errors.Is(cause, ErrProtocol) || !errors.Is(cause, keys.ErrBadSignature) {
 				t.Errorf("crossed %v: a message of agent-a as agent-m's: %v", crossed, cause)
 			}
+			time.Sleep(time.Millisecond) // events come a moment later
 			if log.charged(t, "agent-b", witness.SignatureVerificationFailed, "session") != 1 {
 				t.Error("the message was not reported")
 			}

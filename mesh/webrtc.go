@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,6 +54,7 @@ type webrtcConnector struct {
 	cfg      webrtc.Configuration
 	tcp      bool
 	mux      ice.TCPMux // nil without a listener
+	refused  *lastRefusal
 
 	mu   sync.Mutex
 	apis map[apiKind]*webrtc.API // there are few kinds
@@ -67,7 +69,8 @@ type apiKind struct {
 
 func newWebRTCConnector(cc connectorConfig) (*webrtcConnector, error) {
 	var se webrtc.SettingEngine
-	se.SetNet(gatherNet{bufferedNet{cc.net}})
+	refused := &lastRefusal{}
+	se.SetNet(gatherNet{bufferedNet{cc.net, refused}})
 	se.LoggerFactory = pionLogs{cc.log}
 	se.DetachDataChannels()
 	se.EnableSctpSnap(true)
@@ -83,7 +86,7 @@ func newWebRTCConnector(cc connectorConfig) (*webrtcConnector, error) {
 	se.SetNetworkTypes(networks)
 	var mux ice.TCPMux
 	if cc.listener != nil {
-		mux = ice.NewTCPMuxDefault(ice.TCPMuxParams{Listener: &limitedListener{Listener: cc.listener, free: make(chan struct{}, maxTCPConns)},
+		mux = ice.NewTCPMuxDefault(ice.TCPMuxParams{Listener: newLimitedListener(cc.listener, maxTCPConns),
 			Logger: pionLogs{cc.log}.NewLogger("tcp"), ReadBufferSize: tcpReadQueue, WriteBufferSize: tcpWriteBuffer,
 			FirstStunBindTimeout: attemptTimeout, AliveDurationForConnFromStun: attemptTimeout})
 		se.SetICETCPMux(mux)
@@ -110,10 +113,7 @@ func newWebRTCConnector(cc connectorConfig) (*webrtcConnector, error) {
 	se.DisableCloseByDTLS(true)
 
 	cfg := webrtc.Configuration{BundlePolicy: webrtc.BundlePolicyMaxBundle}
-	if len(cc.stun) > 0 {
-		cfg.ICEServers = []webrtc.ICEServer{{URLs: cc.stun}}
-	}
-	return &webrtcConnector{settings: se, net: cc.net, cfg: cfg, tcp: cc.tcp || cc.listener != nil, mux: mux, apis: map[apiKind]*webrtc.API{}}, nil
+	return &webrtcConnector{settings: se, net: cc.net, cfg: cfg, tcp: cc.tcp || cc.listener != nil, mux: mux, refused: refused, apis: map[apiKind]*webrtc.API{}}, nil
 }
 
 // api returns the API for connections of one kind.
@@ -128,17 +128,19 @@ func (w *webrtcConnector) api(k apiKind) *webrtc.API {
 	return a
 }
 
-// newAPI makes an API; dial connects to a relay by TCP or TLS, nil where it is
-// reached by UDP.
-func (w *webrtcConnector) newAPI(k apiKind, dial *relayDialer) *webrtc.API {
+// newAPI makes an API; way is that to a relay, nil without one.
+func (w *webrtcConnector) newAPI(k apiKind, way *relayWay) *webrtc.API {
 	se := w.settings
 	se.SetIncludeLoopbackCandidate(k.loopback)
 	se.SetRelayAcceptanceMinWait(k.relayWait)
 	// A candidate of ours for the other side's TCP candidate would show where this
 	// agent is.
 	se.DisableActiveTCP(!w.tcp || k.relayOnly)
-	if dial != nil {
-		se.SetICEProxyDialer(dial)
+	if way != nil {
+		se.SetNet(way)
+		if way.dial != nil {
+			se.SetICEProxyDialer(way)
+		}
 	}
 	return webrtc.NewAPI(
 		webrtc.WithSettingEngine(se),
@@ -163,22 +165,25 @@ func (w *webrtcConnector) New(cert *keys.Certificate, o connOptions) (conn, erro
 	}
 	cfg := w.cfg
 	cfg.Certificates = []webrtc.Certificate{webrtc.CertificateFromX509(cert.PrivateKey, cert.Leaf)}
-	if o.relay != nil {
-		cfg.ICEServers = append(cfg.ICEServers[:len(cfg.ICEServers):len(cfg.ICEServers)], webrtc.ICEServer{
-			URLs: []string{o.relay.URL}, Username: o.relay.Username, Credential: o.relay.Password})
+	way, err := newRelayWay(w.net, o.relay, o.relayAt)
+	if err != nil {
+		return nil, err
+	}
+	// pion gets addresses only: it looks names up without a context.
+	if len(o.stun) > 0 {
+		cfg.ICEServers = append(cfg.ICEServers, webrtc.ICEServer{URLs: o.stun})
+	}
+	api := w.api
+	if way != nil {
+		way.refused = w.refused
+		api = func(k apiKind) *webrtc.API { return w.newAPI(k, way) }
+		cfg.ICEServers = append(cfg.ICEServers, webrtc.ICEServer{
+			URLs: []string{way.url}, Username: o.relay.Username, Credential: o.relay.Password})
 	}
 	if o.relayOnly {
 		cfg.ICETransportPolicy = webrtc.ICETransportPolicyRelay
 	}
 	kind := apiKind{o.relayWait, o.relayOnly, loopback}
-	dial, err := newRelayDialer(w.net, o.relay)
-	if err != nil {
-		return nil, err
-	}
-	api := w.api
-	if dial != nil {
-		api = func(k apiKind) *webrtc.API { return w.newAPI(k, dial) }
-	}
 	pc, err := api(kind).NewPeerConnection(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("new connection: %w", err)
@@ -190,7 +195,9 @@ func (w *webrtcConnector) New(cert *keys.Certificate, o connOptions) (conn, erro
 	}
 	c := &webrtcConn{
 		pc:         pc,
-		dial:       dial,
+		way:        way,
+		began:      time.Now(),
+		refused:    w.refused,
 		quiet:      make(chan struct{}),
 		ch:         ch,
 		low:        make(chan struct{}, 1),
@@ -229,9 +236,12 @@ func (w *webrtcConnector) New(cert *keys.Certificate, o connOptions) (conn, erro
 
 // webrtcConn is a conn over one PeerConnection with one data channel.
 type webrtcConn struct {
-	pc   *webrtc.PeerConnection
-	ch   *webrtc.DataChannel
-	dial *relayDialer // nil for a relay by UDP, or none
+	pc  *webrtc.PeerConnection
+	ch  *webrtc.DataChannel
+	way *relayWay // to the relay; nil for none
+
+	began   time.Time
+	refused *lastRefusal
 	// onLink says that there are no addresses that lead further than a link.
 	onLink bool
 	low    chan struct{} // capacity 1: the queue fell to the low-water mark
@@ -268,6 +278,7 @@ func (c *webrtcConn) onOpen() {
 		return
 	}
 	c.raw = raw
+	c.way.settle()
 	close(c.opened)
 }
 
@@ -326,6 +337,10 @@ func (c *webrtcConn) describe(ctx context.Context) (string, error) {
 	}
 	c.described = true
 	sdp := c.local.description(withoutRelated(d.SDP) + linkCandidates(links))
+	if err := c.refused.since(c.began); err != nil && c.gatherEnd && len(c.pending) == 0 && !strings.Contains(sdp, "a=candidate:") {
+		close(c.candidates)
+		return "", fmt.Errorf("no socket could be opened: %w", err)
+	}
 	for _, p := range c.pending {
 		c.trickle(p)
 	}
@@ -368,6 +383,7 @@ func (c *webrtcConn) Answer(ctx context.Context, offer string) (string, error) {
 	if err != nil {
 		return "", protocolErrorf("offer: %v", err)
 	}
+	c.way.heard(offer)
 	d, err := c.pc.CreateAnswer(nil)
 	if err != nil {
 		return "", protocolErrorf("answer: %v", err)
@@ -383,6 +399,7 @@ func (c *webrtcConn) Accept(answer string) error {
 	if err != nil {
 		return protocolErrorf("answer: %v", err)
 	}
+	c.way.heard(answer)
 	return nil
 }
 
@@ -390,6 +407,7 @@ func (c *webrtcConn) AddCandidate(candidate string) error {
 	if err := c.pc.AddICECandidate(webrtc.ICECandidateInit{Candidate: candidate}); err != nil {
 		return protocolErrorf("candidate: %v", err)
 	}
+	c.way.heard(candidate)
 	return nil
 }
 
@@ -500,7 +518,7 @@ func (c *webrtcConn) Close() error {
 		// ever: no two choose the same instant.
 		t := time.NewTimer(1 + rand.N(closeSpread))
 		<-t.C
-		end := c.dial.stop()
+		end := c.way.stop()
 		c.closeErr = c.pc.GracefulClose()
 		end()
 		close(c.closed)

@@ -2,12 +2,13 @@ package signaling
 
 import (
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"sync"
 	"time"
+
+	"github.com/infrafabric/agentmesh/keys"
 )
 
 const (
@@ -24,16 +25,20 @@ type CertificateReloaderConfig struct {
 	// PEM. Symbolic links are followed, so that mounted secrets work.
 	CertFile, KeyFile string
 	// OnReload is called with nil when a new certificate is in use, and with
-	// the error when the files cannot be used, once for each state of the
-	// files. It is called during a TLS handshake and must return quickly. Nil
-	// means nobody is told.
+	// the error when the files cannot be used or hold a certificate that is not
+	// valid now, once for each state of the files. It is called during a TLS
+	// handshake, or by NewCertificateReloader, and must return quickly. Nil means
+	// nobody is told.
 	OnReload func(error)
+	// Time is the wall clock, for the dates of certificates. Nil means time.Now.
+	Time func() time.Time
 }
 
 // CertificateReloader is a TLS certificate that follows its files: they are
 // looked at during handshakes, at most once a second, and read again when they
 // changed. A pair that cannot be used, such as one of which only half is
-// written, leaves the last good one in use. There is no goroutine and nothing
+// written, leaves the last good one in use, as does one that has expired or is not
+// yet valid while the last one is. There is no goroutine and nothing
 // to close. All methods may be called concurrently.
 type CertificateReloader struct {
 	cfg CertificateReloaderConfig
@@ -47,24 +52,31 @@ type CertificateReloader struct {
 }
 
 // NewCertificateReloader reads the files for the first time; it fails when
-// they hold no certificate and key that belong together.
+// they hold no certificate and key that belong together. A certificate that is not
+// valid now is used, since there is no other, and OnReload is told.
 func NewCertificateReloader(cfg CertificateReloaderConfig) (*CertificateReloader, error) {
 	r := &CertificateReloader{cfg: cfg}
 	switch {
 	case cfg.CertFile == "":
-		return nil, errors.New("signaling: CertificateReloaderConfig.CertFile: missing")
+		return nil, fmt.Errorf("signaling: %w", &ConfigError{Config: "CertificateReloaderConfig", Field: "CertFile", Reason: "missing"})
 	case cfg.KeyFile == "":
-		return nil, errors.New("signaling: CertificateReloaderConfig.KeyFile: missing")
+		return nil, fmt.Errorf("signaling: %w", &ConfigError{Config: "CertificateReloaderConfig", Field: "KeyFile", Reason: "missing"})
+	}
+	if r.cfg.Time == nil {
+		r.cfg.Time = time.Now
 	}
 	now := time.Now()
 	infos, err := r.stat()
 	if err == nil {
 		err = r.load(infos, now)
 	}
-	if err != nil {
+	if r.cert == nil {
 		return nil, fmt.Errorf("signaling: TLS certificate: %w", err)
 	}
-	r.checked = now
+	r.checked, r.err = now, err
+	if err != nil && cfg.OnReload != nil {
+		cfg.OnReload(err)
+	}
 	return r, nil
 }
 
@@ -88,13 +100,18 @@ func (r *CertificateReloader) GetCertificate(*tls.ClientHelloInfo) (*tls.Certifi
 	return cert, nil
 }
 
-// Err looks at the files and reports why they are not what is in use, or nil.
+// Err looks at the files and reports why they are not what is in use, or that what
+// is in use is not valid now, or nil.
 func (r *CertificateReloader) Err() error {
 	r.GetCertificate(nil)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.err != nil {
-		return fmt.Errorf("signaling: TLS certificate: %w", r.err)
+	err := r.err
+	if err == nil {
+		err = r.dated(r.cert)
+	}
+	if err != nil {
+		return fmt.Errorf("signaling: TLS certificate: %w", err)
 	}
 	return nil
 }
@@ -160,8 +177,28 @@ func (r *CertificateReloader) load(infos [2]fs.FileInfo, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	wrong := r.dated(&cert)
+	if wrong != nil && r.cert != nil && r.dated(r.cert) == nil {
+		return wrong
+	}
 	r.cert = &cert
-	return nil
+	return wrong
+}
+
+// dated reports that a certificate is not valid now, with both times. The error
+// matches [keys.ErrExpired] or [keys.ErrNotYetValid].
+func (r *CertificateReloader) dated(c *tls.Certificate) error {
+	now := r.cfg.Time().Round(0).UTC()
+	why, at := keys.ErrExpired, c.Leaf.NotAfter
+	switch {
+	case now.After(at):
+	case now.Before(c.Leaf.NotBefore):
+		why, at = keys.ErrNotYetValid, c.Leaf.NotBefore
+	default:
+		return nil
+	}
+	return fmt.Errorf("serial %v: %w: the limit is %s, the clock here shows %s",
+		c.Leaf.SerialNumber, why, at.UTC().Format(time.RFC3339), now.Format(time.RFC3339))
 }
 
 func sameChain(a, b *tls.Certificate) bool {

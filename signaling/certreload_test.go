@@ -23,21 +23,28 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/infrafabric/agentmesh/internal/wallclock"
 	"github.com/infrafabric/agentmesh/keys"
 	"github.com/infrafabric/agentmesh/signaling"
 	"github.com/infrafabric/agentmesh/witness"
 )
 
-// tlsPair makes a self-signed certificate for 127.0.0.1.
+// tlsPair makes a self-signed certificate for 127.0.0.1 and fe80::1.
 func tlsPair(t *testing.T, serial int64) (certPEM, keyPEM []byte) {
+	t.Helper()
+	return tlsPairUntil(t, serial, time.Now().Add(100*365*24*time.Hour))
+}
+
+// tlsPairUntil makes one that expires.
+func tlsPairUntil(t *testing.T, serial int64, until time.Time) (certPEM, keyPEM []byte) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(serial), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Unix(0, 0), NotAfter: time.Now().Add(100 * 365 * 24 * time.Hour),
+		SerialNumber: big.NewInt(serial), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.ParseIP("fe80::1")},
+		NotBefore: time.Unix(0, 0), NotAfter: until,
 		IsCA: true, BasicConstraintsValid: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
@@ -164,6 +171,57 @@ func TestCertificateReloaderConfig(t *testing.T) {
 		if _, err := signaling.NewCertificateReloader(cfg); err == nil {
 			t.Errorf("%+v was accepted", cfg)
 		}
+	}
+}
+
+// TestExpiredCertificate: one that has expired does not take the place of one that
+// is valid, and is used and named when there is no other.
+func TestExpiredCertificate(t *testing.T) {
+	dir := t.TempDir()
+	cfg := signaling.CertificateReloaderConfig{CertFile: filepath.Join(dir, "tls.crt"), KeyFile: filepath.Join(dir, "tls.key")}
+	put := func(cert, key []byte) {
+		writeFile(t, cfg.CertFile, cert)
+		writeFile(t, cfg.KeyFile, key)
+	}
+	var told []error
+	cfg.OnReload = func(err error) { told = append(told, err) }
+	put(tlsPairUntil(t, 1, time.Now().Add(time.Hour)))
+	r, err := signaling.NewCertificateReloader(cfg)
+	if err != nil || len(told) != 0 {
+		t.Fatal(err, told)
+	}
+	serial := func() int64 {
+		c, err := r.GetCertificate(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.Leaf.SerialNumber.Int64()
+	}
+	put(tlsPairUntil(t, 2, time.Now().Add(-time.Hour)))
+	r.Forget()
+	if got := serial(); got != 1 || len(told) != 1 || !errors.Is(told[0], keys.ErrExpired) || !errors.Is(r.Err(), keys.ErrExpired) {
+		t.Errorf("serial %d, %v", got, told)
+	}
+	told = nil
+	r, err = signaling.NewCertificateReloader(cfg)
+	if err != nil || len(told) != 1 || !errors.Is(told[0], keys.ErrExpired) || serial() != 2 {
+		t.Errorf("at the start: %v, %v", err, told)
+	}
+	// What was valid when it was read expires in use.
+	var clock wallclock.Clock
+	cfg.Time = clock.Now
+	put(tlsPairUntil(t, 3, time.Now().Add(time.Hour)))
+	if r, err = signaling.NewCertificateReloader(cfg); err != nil || r.Err() != nil {
+		t.Fatal(err, r.Err())
+	}
+	clock.Step(2 * time.Hour)
+	if err := r.Err(); !errors.Is(err, keys.ErrExpired) {
+		t.Errorf("after its time: %v", err)
+	}
+	clock.Step(-10000 * 24 * time.Hour)
+	clock.Step(-20000 * 24 * time.Hour)
+	if err := r.Err(); !errors.Is(err, keys.ErrNotYetValid) {
+		t.Errorf("before its time: %v", err)
 	}
 }
 

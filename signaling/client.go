@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
+	"time"
 
-	"github.com/coder/websocket"
+	"github.com/infrafabric/agentmesh/internal/wallclock"
 )
 
 // Client is an agent's registration with several signaling servers at once.
@@ -29,6 +30,10 @@ type Client struct {
 	once    sync.Once
 	wg      sync.WaitGroup
 
+	// yield is set for good when another process has replaced this client: it is the
+	// older one from then on.
+	yield atomic.Bool
+
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced when the state of a link changes
 	renewed chan struct{} // closed and replaced by Refresh
@@ -37,7 +42,7 @@ type Client struct {
 }
 
 // NewClient validates cfg and starts connecting in the background. Close ends
-// what it started.
+// what it started. The error matches [*ConfigError].
 func NewClient(cfg ClientConfig) (*Client, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -66,16 +71,34 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	for _, l := range c.links {
 		c.wg.Go(l.run)
 	}
+	c.wg.Go(c.watchClock)
 	return c, nil
+}
+
+// watchClock asks the servers for a sign of life when the machine has slept, or its
+// clock was set: connections that look open may be long gone.
+func (c *Client) watchClock() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	defer closeWith(c.closing, cancel)()
+	wallclock.Watch(ctx, c.cfg.Time, clockTick, func(by time.Duration) {
+		c.cfg.Logger.Info("the wall clock left the monotonic one", "by", by)
+		c.mu.Lock()
+		for _, l := range c.links {
+			l.clock = Clock{}
+		}
+		c.mu.Unlock()
+		c.Probe()
+	})
 }
 
 // Instance returns the instance that the client registers.
 func (c *Client) Instance() Instance { return c.cfg.Instance }
 
 // WaitReady waits until at least one server has accepted the registration. It
-// fails when ctx ends, when every server has refused the agent or replaced
-// this client (the error then matches [ErrRefused] or [ErrReplaced]), and when
-// the client is closed. The error includes each server's last one.
+// fails when ctx ends, when every server has refused the agent or says that this
+// client is replaced (the error then matches [ErrRefused] or [ErrReplaced]; the
+// client goes on asking them now and then), and when the client is closed. The error includes each server's last one.
 func (c *Client) WaitReady(ctx context.Context) error {
 	for {
 		c.mu.Lock()
@@ -107,12 +130,16 @@ func (c *Client) WaitReady(ctx context.Context) error {
 	}
 }
 
-// lastErrors joins first and the last error of each server.
+// lastErrors joins first and the last error of each server, or that there is none
+// yet: a server that says nothing is named as well.
 func (c *Client) lastErrors(first error) error {
 	errs := []error{first}
 	for _, s := range c.Servers() {
-		if s.Err != nil {
+		switch {
+		case s.Err != nil:
 			errs = append(errs, fmt.Errorf("%s: %w", s.URL, s.Err))
+		case s.State == StateConnecting:
+			errs = append(errs, fmt.Errorf("%s: no answer yet", s.URL))
 		}
 	}
 	return errors.Join(errs...)
@@ -124,7 +151,7 @@ func (c *Client) Servers() []ServerStatus {
 	defer c.mu.Unlock()
 	out := make([]ServerStatus, len(c.links))
 	for i, l := range c.links {
-		out[i] = ServerStatus{URL: l.label, State: l.state, Err: l.err}
+		out[i] = l.statusLocked()
 	}
 	return out
 }
@@ -290,74 +317,5 @@ func (c *Client) push(e Event) bool {
 		return true
 	case <-c.closing:
 		return false
-	}
-}
-
-// httpClient returns the client to dial with.
-func (c *Client) httpClient() *http.Client {
-	hc := http.Client{Transport: &http.Transport{
-		Proxy:       http.ProxyFromEnvironment,
-		DialContext: c.dial,
-		// A WebSocket takes its connection with it; whatever else a server
-		// answers is not worth an idle connection that outlives Close.
-		DisableKeepAlives: true,
-	}}
-	if c.cfg.HTTPClient != nil {
-		hc = *c.cfg.HTTPClient
-	}
-	// A redirect would lead to a server whose name the registration is not
-	// signed for.
-	hc.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &hc
-}
-
-// dial connects for the client's own transport. The context that a transport
-// passes ignores the end of the request, so the attempt is bounded here.
-func (c *Client) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.ConnectTimeout)
-	defer cancel()
-	defer closeWith(c.closing, cancel)()
-	return new(net.Dialer).DialContext(ctx, network, addr)
-}
-
-// dialOptions are those of every WebSocket handshake. Envelopes are small and
-// their signatures do not compress, so compression stays off. The connection
-// that the handshake makes is kept in raw.
-func (c *Client) dialOptions(raw *rawConn) *websocket.DialOptions {
-	hc := *c.http
-	raw.base = hc.Transport
-	hc.Transport = raw
-	return &websocket.DialOptions{HTTPClient: &hc, CompressionMode: websocket.CompressionDisabled}
-}
-
-// rawConn is the transport of one handshake. It keeps the connection, so that
-// it can be cut: the library waits five seconds for the other side's goodbye, and
-// a server that goes on sending could keep it as long.
-type rawConn struct {
-	base http.RoundTripper // nil is the default one
-
-	mu   sync.Mutex
-	body io.Closer
-}
-
-func (r *rawConn) RoundTrip(req *http.Request) (*http.Response, error) {
-	base := r.base
-	if base == nil {
-		base = http.DefaultTransport
-	}
-	resp, err := base.RoundTrip(req)
-	if err == nil && resp.StatusCode == http.StatusSwitchingProtocols {
-		r.mu.Lock()
-		r.body = resp.Body
-		r.mu.Unlock()
-	}
-	return resp, err
-}
-
-func (r *rawConn) cut() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.body != nil {
-		r.body.Close()
 	}
 }

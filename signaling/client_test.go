@@ -178,8 +178,8 @@ func TestConnectTimeout(t *testing.T) {
 	})
 }
 
-// A newer connection of the same key takes over; the older client leaves that
-// server alone for good, and keeps its others.
+// A newer process with the same key takes over; the older one leaves it the place
+// at that server, and keeps its others.
 func TestReplaced(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.serve("s1", signaling.ServerConfig{})
@@ -627,6 +627,7 @@ func TestClientConfig(t *testing.T) {
 		"ConnectTimeout": func(c *signaling.ClientConfig) { c.ConnectTimeout = -1 },
 		"MinBackoff":     func(c *signaling.ClientConfig) { c.MinBackoff = -1 },
 		"MaxBackoff":     func(c *signaling.ClientConfig) { c.MaxBackoff = time.Millisecond },
+		"RetryReplaced":  func(c *signaling.ClientConfig) { c.RetryReplaced = -1 },
 		"RetryRefused":   func(c *signaling.ClientConfig) { c.RetryRefused = -1 },
 		"PingInterval":   func(c *signaling.ClientConfig) { c.PingInterval = -1 },
 		"PingTimeout":    func(c *signaling.ClientConfig) { c.PingTimeout = -1 },
@@ -639,7 +640,9 @@ func TestClientConfig(t *testing.T) {
 			t.Errorf("%s: accepted", field)
 			continue
 		}
-		if !strings.Contains(err.Error(), "ClientConfig."+strings.TrimSpace(field)+":") {
+		var ce *signaling.ConfigError
+		if !errors.As(err, &ce) || ce.Config != "ClientConfig" || ce.Field != strings.TrimSpace(field) ||
+			!strings.Contains(err.Error(), "ClientConfig."+ce.Field+":") {
 			t.Errorf("%s: the error does not name it: %v", field, err)
 		}
 		if strings.Contains(err.Error(), "s3cret") {

@@ -1,11 +1,9 @@
 package signaling
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/infrafabric/agentmesh/keys"
@@ -25,16 +23,21 @@ type ClientConfig struct {
 	// URLs are the servers in order of priority, most wanted first: ws or wss,
 	// or http and https, which mean the same. At least one, at most MaxURLs,
 	// each once. User information and query are sent to the server and never
-	// logged. With ws everybody on the way can see who talks to whom.
+	// shown, the path is. Hosts may be internationalised names and, with a zone
+	// (RFC 6874: [fe80::1%25eth0]), link-local addresses. With ws everybody on
+	// the way can see who talks to whom. Two URLs may lead to one server: the
+	// client is then registered by one of them.
 	URLs []string
 	// MaxServers is how many servers to be registered with at once; further
 	// URLs are spares, used while a server before them is missing. Zero means
 	// 3.
 	MaxServers int
 	// HTTPClient dials: proxies, TLS roots and client certificates are its
-	// transport's. Redirects are not followed. A transport of net/http goes on
-	// dialling after a connection attempt was given up, so its dialer needs a
-	// timeout. Nil means a client that takes proxies from the environment.
+	// transport's. Of an http.Transport only the settings are used: each attempt
+	// has a transport of its own, which keeps no connection and ends with the
+	// attempt. Through an HTTP proxy both ws and wss use CONNECT. Redirects are
+	// not followed. Nil means a client that takes proxies from the environment,
+	// as http.ProxyFromEnvironment does.
 	HTTPClient *http.Client
 	// ConnectTimeout bounds connecting and registering together. Zero means 5 s.
 	ConnectTimeout time.Duration
@@ -44,10 +47,19 @@ type ClientConfig struct {
 	// RetryRefused is the pause after a server refused the agent. Zero means
 	// five minutes, give or take 20 %.
 	RetryRefused time.Duration
+	// RetryReplaced is the pause before this client asks whether the process that
+	// took its place is gone, which happens in StateReplaced. It does not take the
+	// place back from one that is there. Zero means one minute, give or take 20 %.
+	RetryReplaced time.Duration
 	// PingInterval is how often an open connection is probed, PingTimeout how
 	// long the answer may take before the connection is given up. Zero means
 	// 20 s and 10 s.
 	PingInterval, PingTimeout time.Duration
+	// Time is the wall clock, and must be safe for concurrent use. Liveness and
+	// pauses do not go by it. When it leaves the monotonic clock, because the
+	// machine slept or the clock was set, the client probes its servers. Nil means
+	// time.Now.
+	Time func() time.Time
 	// Logger gets what happens to connections. Nil means silence.
 	Logger *slog.Logger
 	// Recorder gets events. Nil means witness.Discard.
@@ -59,13 +71,13 @@ type ClientConfig struct {
 // withDefaults validates c and returns a copy in which nothing is zero.
 func (c ClientConfig) withDefaults() (ClientConfig, error) {
 	bad := func(field, reason string) (ClientConfig, error) {
-		return c, fmt.Errorf("ClientConfig.%s: %s", field, reason)
+		return c, &ConfigError{Config: "ClientConfig", Field: field, Reason: reason}
 	}
 	if c.Identity == nil || c.Identity.PublicKey().IsZero() {
 		return bad("Identity", "missing")
 	}
 	if err := keys.CheckMesh(c.Mesh); err != nil {
-		return c, fmt.Errorf("ClientConfig.Mesh: %w", err)
+		return c, &ConfigError{Config: "ClientConfig", Field: "Mesh", Reason: err.Error(), Err: err}
 	}
 	if c.Instance.IsZero() {
 		c.Instance = NewInstance()
@@ -76,7 +88,7 @@ func (c ClientConfig) withDefaults() (ClientConfig, error) {
 	case len(c.URLs) > MaxURLs:
 		return bad("URLs", fmt.Sprintf("%d servers, more than %d", len(c.URLs), MaxURLs))
 	case c.MaxServers < 0:
-		return bad("MaxServers", "negative")
+		return bad("MaxServers", fmt.Sprintf("%d is negative", c.MaxServers))
 	case c.MaxServers == 0:
 		c.MaxServers = 3
 	}
@@ -89,18 +101,22 @@ func (c ClientConfig) withDefaults() (ClientConfig, error) {
 		{"MinBackoff", &c.MinBackoff, 250 * time.Millisecond},
 		{"MaxBackoff", &c.MaxBackoff, 30 * time.Second},
 		{"RetryRefused", &c.RetryRefused, 5 * time.Minute},
+		{"RetryReplaced", &c.RetryReplaced, time.Minute},
 		{"PingInterval", &c.PingInterval, 20 * time.Second},
 		{"PingTimeout", &c.PingTimeout, 10 * time.Second},
 	} {
 		if *d.value < 0 {
-			return bad(d.field, "negative")
+			return bad(d.field, fmt.Sprintf("%v is negative", *d.value))
 		}
 		if *d.value == 0 {
 			*d.value = d.otherwise
 		}
 	}
 	if c.MaxBackoff < c.MinBackoff {
-		return bad("MaxBackoff", "smaller than MinBackoff")
+		return bad("MaxBackoff", fmt.Sprintf("%v is less than MinBackoff, %v", c.MaxBackoff, c.MinBackoff))
+	}
+	if c.Time == nil {
+		c.Time = time.Now
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -116,53 +132,4 @@ func (c ClientConfig) withDefaults() (ClientConfig, error) {
 		c.Metrics = none
 	}
 	return c, nil
-}
-
-// target is one server to connect to.
-type target struct {
-	url   string // to dial; may hold secrets
-	label string // for people
-	name  string // what the registration is signed for
-}
-
-// parseTargets reads ClientConfig.URLs.
-func parseTargets(urls []string) ([]target, error) {
-	var out []target
-	seen := make(map[string]bool)
-	for i, s := range urls {
-		bad := func(reason string) ([]target, error) {
-			// Never the URL itself: it may hold a password.
-			return nil, fmt.Errorf("ClientConfig.URLs[%d]: %s", i, reason)
-		}
-		u, err := url.Parse(s)
-		if err != nil {
-			var ue *url.Error
-			if errors.As(err, &ue) {
-				err = ue.Err
-			}
-			return bad("not a URL: " + err.Error())
-		}
-		switch u.Scheme {
-		case "ws", "wss":
-		case "http":
-			u.Scheme = "ws"
-		case "https":
-			u.Scheme = "wss"
-		default:
-			return bad("the scheme is not ws or wss")
-		}
-		if u.Host == "" || len(u.Host) > MaxServerName {
-			return bad("no host, or one that is too long")
-		}
-		if u.Fragment != "" {
-			return bad("a fragment")
-		}
-		label := (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
-		if seen[label] {
-			return bad("a server that is listed before")
-		}
-		seen[label] = true
-		out = append(out, target{url: u.String(), label: label, name: serverName(u.Host)})
-	}
-	return out, nil
 }

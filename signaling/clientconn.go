@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,7 +17,7 @@ import (
 type clientConn struct {
 	link        *link
 	ws          *websocket.Conn
-	raw         *rawConn // what ws is over
+	attempt     *attempt // what ws is over
 	maxEnvelope int
 	limit       *rate.Limiter // the server's rate, kept here so that it never has to make us wait
 	out         chan []byte
@@ -26,9 +25,19 @@ type clientConn struct {
 	leaving     atomic.Bool   // the server announced the end
 
 	// The reader is alive when it read something lately, or waits for the
-	// application to take an event: then it cannot read a pong.
-	lastRead   atomic.Int64 // UnixNano
+	// application to take an event: then it cannot read a pong. The time since is
+	// monotonic: a clock that was set back does not make a dead server look alive.
+	began      time.Time
+	lastRead   atomic.Int64 // nanoseconds after began
 	delivering atomic.Bool
+}
+
+// alive notes that something was read.
+func (c *clientConn) alive() { c.lastRead.Store(int64(time.Since(c.began))) }
+
+// silence is for how long nothing was read.
+func (c *clientConn) silence() time.Duration {
+	return time.Since(c.began) - time.Duration(c.lastRead.Load())
 }
 
 // ended reports whether nothing should be sent here any more.
@@ -60,22 +69,28 @@ func (l *link) connect(renewed <-chan struct{}) (*clientConn, error) {
 }
 
 func (l *link) open(ctx context.Context) (*clientConn, error) {
-
-	raw := new(rawConn)
-	ws, resp, err := websocket.Dial(ctx, l.url, l.c.dialOptions(raw))
+	a, free := newAttempt(ctx)
+	defer free()
+	ws, resp, err := websocket.Dial(ctx, l.url, l.c.dialOptions(a))
 	if err != nil {
-		if resp != nil && resp.StatusCode != http.StatusSwitchingProtocols {
-			return nil, fmt.Errorf("HTTP status %d: %w", resp.StatusCode, err)
+		a.cut()
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return nil, a.late("connect", l.c.cfg.ConnectTimeout)
 		}
-		return nil, err
+		return nil, statusError(resp, withoutURL(err))
 	}
+	a.at("")
 	ws.SetReadLimit(MaxMessage)
 	conn, err := l.register(ctx, ws)
 	if err != nil {
 		ws.CloseNow()
+		a.cut()
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			err = a.late("register", l.c.cfg.ConnectTimeout)
+		}
 		return nil, err
 	}
-	conn.raw = raw
+	conn.attempt = a
 	return conn, nil
 }
 
@@ -93,26 +108,38 @@ func (l *link) register(ctx context.Context, ws *websocket.Conn) (*clientConn, e
 		Version: version, Type: typeRegister, Mesh: l.c.cfg.Mesh, Agent: id.ID(),
 		Key: id.PublicKey().Bytes(), Instance: l.c.cfg.Instance, Server: l.name,
 	}
+	if l.c.yield.Load() {
+		reg.Yield = 1
+	}
 	if reg.Signature, err = id.Sign(reg.statement(challenge.Nonce)); err != nil {
 		return nil, err
 	}
+	sent := l.c.cfg.Time()
 	if err := ws.Write(ctx, websocket.MessageBinary, encode(reg)); err != nil {
 		return nil, err
 	}
 	if m, err = readMessage(ctx, ws); err != nil {
 		return nil, err
 	}
+	came := l.c.cfg.Time()
 	welcome, ok := m.(*welcomeMsg)
 	if !ok {
-		return nil, unexpected(m)
+		err := unexpected(m)
+		if n, ok := m.(*noticeMsg); ok {
+			if clock := l.compare(readClocks(timeOf(n.Time), sent, came)); clock.Apart() {
+				err = &ClockError{Clock: clock, Err: err}
+			}
+		}
+		return nil, err
 	}
+	l.compare(readClocks(timeOf(welcome.Time), sent, came))
 	conn := &clientConn{
 		link: l, ws: ws, maxEnvelope: int(welcome.MaxEnvelope),
 		limit: rate.NewLimiter(rate.Limit(welcome.Rate), int(welcome.Burst)),
 		out:   make(chan []byte, sendQueue),
 		done:  make(chan struct{}),
+		began: time.Now(),
 	}
-	conn.lastRead.Store(time.Now().UnixNano())
 	return conn, nil
 }
 
@@ -168,7 +195,7 @@ func (l *link) serve(conn *clientConn, renewed <-chan struct{}) error {
 	defer cancel(nil)
 	l.set(StateOpen, conn, nil)
 	l.connected()
-	up := l.c.push(Event{Kind: EventUp, Server: l.label})
+	up := l.c.push(Event{Kind: EventUp, Server: l.label, Clock: l.status().Clock})
 
 	var wg sync.WaitGroup
 	wg.Go(func() { conn.write(ctx, cancel) })
@@ -187,7 +214,7 @@ func (l *link) serve(conn *clientConn, renewed <-chan struct{}) error {
 		select {
 		case <-t.C:
 			cancel(context.DeadlineExceeded)
-			conn.raw.cut()
+			conn.attempt.cut()
 		case <-ctx.Done():
 		}
 	})
@@ -222,7 +249,7 @@ func (c *clientConn) read(ctx context.Context) error {
 			}
 			return err
 		}
-		c.lastRead.Store(time.Now().UnixNano())
+		c.alive()
 		c.delivering.Store(true)
 		switch m := m.(type) {
 		case *envelopeMsg:
@@ -239,7 +266,7 @@ func (c *clientConn) read(ctx context.Context) error {
 		default:
 			err = unexpected(m)
 		}
-		c.lastRead.Store(time.Now().UnixNano())
+		c.alive()
 		c.delivering.Store(false)
 		if err != nil {
 			return err
@@ -354,7 +381,7 @@ func (c *clientConn) waitPong(ctx context.Context, pong <-chan error, timeout ti
 			}
 			return err
 		case <-t.C:
-			if c.delivering.Load() || time.Since(time.Unix(0, c.lastRead.Load())) < timeout {
+			if c.delivering.Load() || c.silence() < timeout {
 				t.Reset(timeout)
 				continue
 			}

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"math"
 	mathrand "math/rand/v2"
 	"time"
 
@@ -36,6 +37,9 @@ type link struct {
 	err   error
 	conn  *clientConn // not nil while state is StateOpen
 	down  bool        // the last attempt failed, or the connection was lost
+	clock Clock       // at the last registration or refusal
+
+	warned time.Duration // by which the clocks were apart when that was logged; owned by run
 }
 
 // set makes every transition of the state machine that State documents.
@@ -47,7 +51,7 @@ func (l *link) set(s State, conn *clientConn, err error) {
 	switch s {
 	case StateOpen, StateSpare:
 		l.down = false
-	case StateWaiting, StateRefused, StateReplaced:
+	case StateWaiting, StateRefused, StateReplaced, StateDuplicate:
 		l.down = true
 	}
 	close(c.changed)
@@ -94,14 +98,17 @@ func (l *link) run() {
 			delays.Reset() // what failed before is no guide to this network
 			continue
 		case errors.Is(err, ErrReplaced):
-			// A newer process or connection has this key. Coming back would
+			// Another process has this key. Coming back without yielding would
 			// throw it out in turn, for ever.
+			l.c.yield.Store(true)
 			l.set(StateReplaced, nil, err)
-			return
+			l.sleep(spread(l.c.cfg.RetryReplaced), renewed, nil)
+		case errors.Is(err, ErrDuplicate):
+			l.set(StateDuplicate, nil, err)
+			l.waitAlone(renewed)
 		case errors.Is(err, ErrRefused) || errors.As(err, &theirs):
 			l.set(StateRefused, nil, err)
-			spread := 1 + jitter*(2*mathrand.Float64()-1)
-			l.sleep(time.Duration(float64(l.c.cfg.RetryRefused)*spread), renewed, nil)
+			l.sleep(spread(l.c.cfg.RetryRefused), renewed, nil)
 		default:
 			l.set(StateWaiting, nil, err)
 			if l.sleep(delays.NextBackOff(), renewed, l.c.probed()) {
@@ -126,11 +133,83 @@ func (l *link) sleep(d time.Duration, renewed, probed <-chan struct{}) bool {
 	return false
 }
 
+// spread is d, give or take the jitter.
+func spread(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * (1 + jitter*(2*mathrand.Float64()-1)))
+}
+
+// waitAlone waits until a connection that may be to this server is lost, or Refresh,
+// or the client's end: while another URL leads to this server, this one is not needed.
+func (l *link) waitAlone(renewed <-chan struct{}) {
+	c := l.c
+	seen := make(map[*clientConn]bool)
+	for !c.closed() {
+		c.mu.Lock()
+		changed, gone := c.changed, false
+		open := make(map[*clientConn]bool)
+		for _, other := range c.links {
+			if other != l && other.state == StateOpen {
+				open[other.conn] = true
+			}
+		}
+		c.mu.Unlock()
+		for conn := range seen {
+			gone = gone || !open[conn]
+		}
+		if gone {
+			return
+		}
+		seen = open
+		// The one that took the place may not know yet that it has.
+		wait := time.Duration(math.MaxInt64)
+		if len(open) == 0 {
+			wait = c.cfg.ConnectTimeout
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-changed:
+		case <-t.C:
+			gone = true
+		case <-renewed:
+			gone = true
+		case <-c.closing:
+		}
+		t.Stop()
+		if gone {
+			return
+		}
+	}
+}
+
+// compare keeps a reading of the clocks, and warns when they are apart.
+func (l *link) compare(clock Clock) Clock {
+	if !clock.Known() {
+		return clock
+	}
+	l.c.mu.Lock()
+	l.clock = clock
+	l.c.mu.Unlock()
+	switch by := clock.Ahead(); {
+	case !clock.Apart():
+		l.warned = 0
+	case (by - l.warned).Abs() > ClockTolerance: // not again at each registration
+		l.warned = by
+		l.c.cfg.Logger.Warn("the clocks are apart: agents refuse what is too old or too new", "server", l.label,
+			"here", clock.Here, "there", clock.Server, "ahead", by)
+	}
+	return clock
+}
+
 // status returns what Servers reports.
 func (l *link) status() ServerStatus {
 	l.c.mu.Lock()
 	defer l.c.mu.Unlock()
-	return ServerStatus{URL: l.label, State: l.state, Err: l.err}
+	return l.statusLocked()
+}
+
+// statusLocked is status while c.mu is held.
+func (l *link) statusLocked() ServerStatus {
+	return ServerStatus{URL: l.label, State: l.state, Err: l.err, Clock: l.clock}
 }
 
 // wanted reports whether this server is to be used now: fewer than MaxServers
@@ -222,6 +301,10 @@ func (l *link) failed(err error) {
 	if l.c.closed() {
 		return
 	}
+	if errors.Is(err, ErrReplaced) { // the answer to a question, as long as the other process lives
+		l.c.cfg.Logger.Info("signaling server has another process with this key", "server", l.label)
+		return
+	}
 	l.c.cfg.Logger.Warn("signaling connection failed", "server", l.label, "error", err)
 	l.c.cfg.Metrics.SignalingErrors.Add(context.Background(), 1)
 	l.record(witness.SignalingConnectionFailed, witness.Warning, err)
@@ -229,6 +312,12 @@ func (l *link) failed(err error) {
 
 func (l *link) lost(err error) {
 	if l.c.closed() || errors.Is(err, errSpare) || errors.Is(err, errRefresh) {
+		return
+	}
+	if errors.Is(err, ErrDraining) || errors.Is(err, ErrDuplicate) { // nobody's error
+		l.c.cfg.Logger.Info("signaling connection ended", "server", l.label, "error", err)
+		l.record(witness.SignalingConnectionLost, witness.Info, err)
+		l.c.failover()
 		return
 	}
 	l.c.cfg.Logger.Warn("signaling connection lost", "server", l.label, "error", err)
@@ -246,7 +335,7 @@ func (l *link) record(name witness.Name, sev witness.Severity, err error) {
 }
 
 func (c *Client) record(e witness.Event) {
-	e.Time = time.Now()
+	e.Time = c.cfg.Time()
 	e.AgentID = c.cfg.Identity.ID()
 	c.cfg.Recorder.Record(context.Background(), e)
 }

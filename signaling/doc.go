@@ -24,13 +24,14 @@
 //	type       sent by  elements after version and type
 //	1 challenge server  nonce bstr 32
 //	2 register  client  mesh tstr, agent tstr, key bstr 32, instance bstr 16,
-//	                    server tstr, signature bstr 64
+//	                    server tstr, yield uint (0 or 1), signature bstr 64
 //	3 welcome   server  max envelope uint (bytes), idle uint (milliseconds),
-//	                    rate uint (envelopes per second), burst uint (envelopes)
+//	                    rate uint (envelopes per second), burst uint (envelopes),
+//	                    time uint
 //	4 envelope  both    envelope bstr
 //	5 presence  server  change uint (1 joined, 2 left),
 //	                    array of [agent tstr, key bstr 32], 1 to 128 of them
-//	6 notice    server  code uint, text tstr, ref bstr 0 or 32
+//	6 notice    server  code uint, text tstr, ref bstr 0 or 32, time uint
 //
 // A connection goes
 //
@@ -42,19 +43,28 @@
 //	envelope, presence, notice ◀──▶     envelope
 //
 // The signature in register is over [keys.Statement]{Domain: "agentmesh/v1
-// register", Mesh: mesh, From: agent, To: server, Body: nonce ‖ instance}, by
-// key. Server is the host of the URL that the client dialled, in lower case and
-// without the ports 80 and 443. It stops a forwarded challenge: a server that
-// passes another server's challenge on to its own clients gets signatures that
-// name itself, and the other server refuses them.
+// register", Mesh: mesh, From: agent, To: server, Body: nonce ‖ instance ‖ yield},
+// by key, with yield as one byte. Server is the host of the URL that the client
+// dialled: a name in lower case and ASCII (RFC 5891) without a final dot, or an
+// address as in RFC 5952 without a zone, and the port unless it is 80 or 443. It
+// stops a forwarded challenge: a server that passes another server's challenge on to
+// its own clients gets signatures that name itself, and the other server refuses them.
+//
+// Among connections of one agent and key the newest is registered. The one before it
+// is told replaced if its instance is another, and duplicate if it is the same. A
+// client that was replaced comes back from time to time with yield 1, which never
+// replaces another instance: it is told replaced again while there is one.
+//
+// Time is the server's clock in milliseconds since 1970, UTC. A client compares it
+// with its own, and warns when they are apart.
 //
 // Presence is a hint. After welcome the client learns of at most
 // [MaxPresenceSnapshot] agents of its mesh, then of changes.
 //
 // A notice is about an envelope if ref is not empty (it is then the SHA-256 of
 // the envelope) and about the connection otherwise; its codes are the [Code]
-// constants. After replaced, refused, wrong server, version, protocol and
-// draining the server closes the connection.
+// constants. After replaced, duplicate, refused, unavailable, wrong server, version,
+// protocol and draining the server closes the connection.
 //
 // The client sends a WebSocket ping every 20 seconds; a server closes a
 // connection from which nothing came for the time that its welcome named.

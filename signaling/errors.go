@@ -10,9 +10,15 @@ var (
 	ErrTooLarge = errors.New("too large")
 	// ErrNoServer means that no signaling server is connected now.
 	ErrNoServer = errors.New("no signaling server connected")
-	// ErrReplaced means that a newer connection of the same agent and key took
+	// ErrReplaced means that another process with the same agent and key took
 	// this one's place at the server.
-	ErrReplaced = errors.New("replaced by a newer connection of the same key")
+	ErrReplaced = errors.New("replaced by another process with the same key")
+	// ErrDuplicate means that this client is registered with the same server by
+	// another of its URLs.
+	ErrDuplicate = errors.New("registered with the same server by another URL")
+	// ErrUnavailable means that the server cannot say now whether it admits the
+	// agent.
+	ErrUnavailable = errors.New("signaling server cannot decide now")
 	// ErrRefused means that the server does not admit this agent.
 	ErrRefused = errors.New("refused by the signaling server")
 	// ErrDraining means that the server is shutting down.
@@ -22,6 +28,22 @@ var (
 	// ErrMessageType means that a WebSocket message was text, not binary.
 	ErrMessageType = errors.New("not a binary message")
 )
+
+// ConfigError says which field of a configuration is invalid, and why. It shows no
+// secrets: of a URL no user information and no query.
+type ConfigError struct {
+	Config string // the type, such as "ClientConfig"
+	Field  string // such as "URLs[1]"
+	Reason string
+	Err    error // the cause, if it is another error
+}
+
+func (e *ConfigError) Error() string {
+	return fmt.Sprintf("%s.%s: %s", e.Config, e.Field, e.Reason)
+}
+
+// Unwrap returns the cause.
+func (e *ConfigError) Unwrap() error { return e.Err }
 
 // FormatError says why bytes are not what they should be.
 type FormatError struct {

@@ -52,22 +52,27 @@ type Event struct {
 	Key   keys.PublicKey
 	// Notice is what the server said.
 	Notice Notice
-	// Err says why a connection ended; it matches ErrReplaced when this client
-	// will not return to the server.
+	// Err says why a connection ended. It matches ErrReplaced when another process
+	// with the same agent and key has taken this one's place, which whoever is only
+	// ever dialled learns nowhere else.
 	Err error
+	// Clock compares the clocks when a server accepted the registration.
+	Clock Clock
 }
 
 // State is the state of a client's connection to one server:
 //
-//	spare ⇄ connecting ──▶ open ──▶ replaced (for good)
-//	          ▲  │ │         │
+//	spare ⇄ connecting ──▶ open ──▶ replaced (RetryReplaced, then connecting)
+//	          ▲  │ │         │ └──▶ duplicate (until another server is lost, then connecting)
 //	          │  │ └─▶ refused (RetryRefused, then connecting)
 //	          │  ▼           │
 //	        waiting ◀────────┘ lost
 //
 // Only servers beyond ClientConfig.MaxServers are ever spare; an open one
 // becomes spare again when it is no longer needed. A connection that is open
-// can also be refused, when the server's trust policy changes.
+// can also be refused, when the server's trust policy changes. A client that was
+// replaced comes back only where the other process is gone: from connecting it
+// becomes replaced again.
 type State uint8
 
 // The states of a connection.
@@ -76,8 +81,9 @@ const (
 	StateOpen                        // registered
 	StateWaiting                     // until the next attempt
 	StateRefused                     // the server refused the agent; tried again only every five minutes
-	StateReplaced                    // a newer connection of the same key; never tried again
+	StateReplaced                    // another process with the same key is registered; tried again every RetryReplaced
 	StateSpare                       // not needed while other servers are open
+	StateDuplicate                   // registered with the same server by another URL
 )
 
 // String returns the state in a word, such as "open".
@@ -95,15 +101,21 @@ func (s State) String() string {
 		return "replaced"
 	case StateSpare:
 		return "spare"
+	case StateDuplicate:
+		return "duplicate"
 	}
 	return fmt.Sprintf("state_%d", uint8(s))
 }
 
 // ServerStatus is the state of a client's connection to one server.
 type ServerStatus struct {
-	// URL is the server's URL without user information and query.
+	// URL is the server's URL without user information and query, its host in
+	// ASCII.
 	URL   string
 	State State
 	// Err is why the last attempt or connection ended; nil after success.
 	Err error
+	// Clock compares the clocks at the last registration, or refusal; not known
+	// before the first, and after this machine's clock was set or slept.
+	Clock Clock
 }

@@ -29,6 +29,10 @@ const (
 	maxRate = 1_000_000
 )
 
+// clockTick is how often clients and servers compare the wall clock with the
+// monotonic one.
+const clockTick = time.Second
+
 // Limits of a server that no configuration changes.
 const (
 	// MaxPresenceSnapshot is how many agents of its mesh a client is told of
@@ -56,6 +60,9 @@ const (
 	// one sender may fill: a flood is charged to its author, and neither
 	// closes the recipient's connection nor keeps others from it.
 	senderShare = 4
+	// trustGrace is how long a registration outlives the last answer of a trust
+	// policy that cannot be asked.
+	trustGrace = 5 * time.Minute
 	// relayWait is how long a sender is not read while its share of the
 	// recipient's queue is full; then the envelope is dropped, and it is told.
 	relayWait = time.Second
@@ -79,6 +86,10 @@ const (
 	stableTime = 5 * time.Second
 	// probeTimeout is how long the answer to a Probe may take.
 	probeTimeout = 3 * time.Second
+	// maxProxyAnswer bounds what is read of a proxy's answer to CONNECT in bytes.
+	maxProxyAnswer = 64 << 10
+	// maxRefusal bounds what is shown of an HTTP server's reason in bytes.
+	maxRefusal = 200
 	// spareDelay is how long a server must be missing before a spare is used.
 	spareDelay = 2 * time.Second
 )

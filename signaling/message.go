@@ -2,7 +2,6 @@ package signaling
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/infrafabric/agentmesh/internal/cbor"
 	"github.com/infrafabric/agentmesh/keys"
@@ -38,6 +37,7 @@ type registerMsg struct {
 	Key       []byte
 	Instance  Instance
 	Server    string
+	Yield     uint64 // 1 leaves another instance that is registered in its place
 	Signature []byte
 }
 
@@ -48,6 +48,7 @@ type welcomeMsg struct {
 	Idle        uint64 // milliseconds
 	Rate        uint64 // envelopes per second
 	Burst       uint64 // envelopes
+	Time        uint64 // the server's, milliseconds since 1970
 }
 
 type envelopeMsg struct {
@@ -74,6 +75,7 @@ type noticeMsg struct {
 	Code    uint64
 	Text    string
 	Ref     []byte
+	Time    uint64 // the server's, milliseconds since 1970; 0 is not told
 }
 
 func (m *challengeMsg) wire(c *coder) {
@@ -84,7 +86,7 @@ func (m *challengeMsg) wire(c *coder) {
 }
 
 func (m *registerMsg) wire(c *coder) {
-	c.array(8)
+	c.array(9)
 	c.uint(&m.Version)
 	c.uint(&m.Type)
 	c.text(&m.Mesh, maxString)
@@ -92,12 +94,13 @@ func (m *registerMsg) wire(c *coder) {
 	c.bytes(&m.Key, maxString)
 	c.fixed(m.Instance[:])
 	c.text(&m.Server, maxString)
+	c.uint(&m.Yield)
 	c.bytes(&m.Signature, maxString)
 }
 
 func (m *welcomeMsg) wire(c *coder) {
-	c.array(6)
-	for _, v := range []*uint64{&m.Version, &m.Type, &m.MaxEnvelope, &m.Idle, &m.Rate, &m.Burst} {
+	c.array(7)
+	for _, v := range []*uint64{&m.Version, &m.Type, &m.MaxEnvelope, &m.Idle, &m.Rate, &m.Burst, &m.Time} {
 		c.uint(v)
 	}
 }
@@ -127,12 +130,13 @@ func (m *presenceMsg) wire(c *coder) {
 }
 
 func (m *noticeMsg) wire(c *coder) {
-	c.array(5)
+	c.array(6)
 	c.uint(&m.Version)
 	c.uint(&m.Type)
 	c.uint(&m.Code)
 	c.text(&m.Text, maxString)
 	c.bytes(&m.Ref, maxString)
+	c.uint(&m.Time)
 }
 
 // The changes of a presence message.
@@ -232,8 +236,10 @@ func (m *registerMsg) check() error {
 		return badMessage("register: signature is not 64 bytes", nil)
 	case m.Instance.IsZero():
 		return badMessage("register: no instance", nil)
-	case m.Server == "" || len(m.Server) > MaxServerName || m.Server != serverName(m.Server):
+	case m.Server == "" || len(m.Server) > MaxServerName || !isASCII(m.Server) || m.Server != serverName(m.Server):
 		return badMessage("register: server name", nil)
+	case m.Yield > 1:
+		return badMessage("register: yield is neither 0 nor 1", nil)
 	}
 	return nil
 }
@@ -242,7 +248,7 @@ func (m *registerMsg) check() error {
 func (m *registerMsg) statement(nonce [32]byte) keys.Statement {
 	return keys.Statement{
 		Domain: registerDomain, Mesh: m.Mesh, From: m.Agent, To: m.Server,
-		Body: append(nonce[:], m.Instance[:]...),
+		Body: append(append(nonce[:], m.Instance[:]...), byte(m.Yield)),
 	}
 }
 
@@ -255,6 +261,8 @@ func (m *welcomeMsg) check() error {
 		return badMessage("welcome: idle time", nil)
 	case m.Rate == 0 || m.Rate > maxRate || m.Burst == 0 || m.Burst > maxRate:
 		return badMessage("welcome: rate", nil)
+	case m.Time == 0 || m.Time > maxTime:
+		return badMessage("welcome: time", nil)
 	}
 	return nil
 }
@@ -294,6 +302,8 @@ func (m *noticeMsg) check() error {
 		return badMessage("notice: ref is neither empty nor 32 bytes", nil)
 	case len(m.Ref) != 0 && Hash(m.Ref).IsZero(): // the empty string says that already
 		return badMessage("notice: ref of zero bytes", nil)
+	case m.Time > maxTime:
+		return badMessage("notice: time", nil)
 	}
 	return nil
 }
@@ -301,17 +311,4 @@ func (m *noticeMsg) check() error {
 // encodeEnvelopeMsg wraps an envelope for the wire.
 func encodeEnvelopeMsg(envelope []byte) []byte {
 	return encode(&envelopeMsg{Version: version, Type: typeEnvelope, Envelope: envelope})
-}
-
-// serverName is the form in which client and server compare a server's name:
-// the host of a URL or of an HTTP request in lower case, without the default
-// ports. A server behind TLS sees no scheme, so both ports are left out.
-func serverName(host string) string {
-	host = strings.ToLower(host)
-	for _, port := range []string{":80", ":443"} {
-		if h, ok := strings.CutSuffix(host, port); ok {
-			return h
-		}
-	}
-	return host
 }

@@ -2,6 +2,7 @@ package signaling
 
 import (
 	"fmt"
+	"time"
 	"unicode/utf8"
 )
 
@@ -20,6 +21,8 @@ const (
 	CodeVersion       Code = 8  // the client speaks another version
 	CodeProtocol      Code = 9  // what the client sent is not in the protocol
 	CodeWrongServer   Code = 10 // the client registered with another server's name
+	CodeDuplicate     Code = 11 // another connection of the same instance is registered: two URLs lead to one server
+	CodeUnavailable   Code = 12 // the server cannot say now whether it admits the agent
 )
 
 // String returns the code in words, such as "not_registered".
@@ -45,6 +48,10 @@ func (c Code) String() string {
 		return "protocol"
 	case CodeWrongServer:
 		return "wrong_server"
+	case CodeDuplicate:
+		return "duplicate"
+	case CodeUnavailable:
+		return "unavailable"
 	}
 	return fmt.Sprintf("code_%d", uint8(c))
 }
@@ -58,11 +65,13 @@ type Notice struct {
 	// Ref is the hash of the envelope that the notice is about; zero when it
 	// is about the connection.
 	Ref Hash
+	// Time is what the server's clock showed; zero when it did not say.
+	Time time.Time
 }
 
 // NoticeError is a notice that ended a connection. It matches [ErrReplaced],
-// [ErrRefused] (also for a wrong server name, version or protocol),
-// [ErrDraining] or [ErrTooLarge] by its code.
+// [ErrDuplicate], [ErrRefused] (also for a wrong server name, version or protocol),
+// [ErrDraining], [ErrUnavailable] or [ErrTooLarge] by its code.
 type NoticeError struct{ Notice Notice }
 
 func (e *NoticeError) Error() string {
@@ -74,6 +83,10 @@ func (e *NoticeError) Is(target error) bool {
 	switch e.Notice.Code {
 	case CodeReplaced:
 		return target == ErrReplaced
+	case CodeDuplicate:
+		return target == ErrDuplicate
+	case CodeUnavailable:
+		return target == ErrUnavailable
 	case CodeRefused, CodeWrongServer, CodeVersion, CodeProtocol:
 		return target == ErrRefused
 	case CodeDraining:
@@ -86,7 +99,9 @@ func (e *NoticeError) Is(target error) bool {
 
 // encode returns the notice as a message. The text is cut to its limit.
 func (n Notice) encode() []byte {
-	m := noticeMsg{Version: version, Type: typeNotice, Code: uint64(n.Code), Text: cut(n.Text, MaxNoticeText)}
+	m := noticeMsg{
+		Version: version, Type: typeNotice, Code: uint64(n.Code), Text: cut(n.Text, MaxNoticeText), Time: wireTime(n.Time),
+	}
 	if !n.Ref.IsZero() {
 		m.Ref = n.Ref[:]
 	}
@@ -94,7 +109,7 @@ func (n Notice) encode() []byte {
 }
 
 func (m *noticeMsg) notice() Notice {
-	n := Notice{Code: Code(m.Code), Text: m.Text}
+	n := Notice{Code: Code(m.Code), Text: m.Text, Time: timeOf(m.Time)}
 	copy(n.Ref[:], m.Ref)
 	return n
 }

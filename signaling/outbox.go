@@ -33,7 +33,8 @@ func newOutbox(maxItems int) *outbox {
 	return &outbox{maxItems: maxItems, senders: make(map[keys.PublicKey]int), wake: make(chan struct{}, 1)}
 }
 
-// push appends a message. It reports false when the queue is full or finished.
+// push appends a message. It reports false when the queue is full. A finished queue
+// takes nothing and is not full: that is nobody's fault.
 func (o *outbox) push(msg []byte) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -62,7 +63,7 @@ func (o *outbox) pushEnvelope(msg []byte, sender keys.PublicKey) (ok bool, room 
 	return true, nil
 }
 
-// pushPresence appends a change of presence.
+// pushPresence appends a change of presence; it reports what push does.
 func (o *outbox) pushPresence(change uint64, a presentAgent) bool {
 	size := len(a.Agent) + len(a.Key) + 8
 	o.mu.Lock()
@@ -132,7 +133,10 @@ func (o *outbox) next() (msg []byte, finished bool) {
 
 // add appends an item if there is room; o.mu is held.
 func (o *outbox) add(it outItem, size int) bool {
-	if o.finished || len(o.items) >= o.maxItems || o.bytes+size > outboxBytes {
+	switch {
+	case o.finished:
+		return true
+	case len(o.items) >= o.maxItems || o.bytes+size > outboxBytes:
 		return false
 	}
 	o.items = append(o.items, it)

@@ -191,4 +191,4 @@ func (w *world) fakeServer(name string, welcome signaling.WelcomeMsg, play func(
 }
 
 // welcome is an ordinary one.
-var welcome = signaling.WelcomeMsg{MaxEnvelope: signaling.MaxEnvelope, Idle: 60_000, Rate: 50, Burst: 200}
+var welcome = signaling.WelcomeMsg{MaxEnvelope: signaling.MaxEnvelope, Idle: 60_000, Rate: 50, Burst: 200, Time: 946_684_800_000}

@@ -68,12 +68,16 @@ func (g *registry) drop(r Registration) {
 }
 
 // add registers c, gives it the snapshot of its mesh and tells the others. It
-// returns the connection that c replaces, if there is one.
-func (g *registry) add(c *conn) (replaced *conn) {
+// returns the connection that c replaces, if there is one. It reports false, and
+// has done nothing, when that is another instance's and c yields.
+func (g *registry) add(c *conn) (replaced *conn, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	m, e := g.entry(c.reg)
 	replaced = e.local
+	if replaced != nil && c.yields && replaced.instance != c.instance {
+		return nil, false
+	}
 	if replaced != nil {
 		delete(m.conns, replaced)
 	} else {
@@ -85,7 +89,7 @@ func (g *registry) add(c *conn) (replaced *conn) {
 		m.tell(joined, c.reg)
 	}
 	m.conns[c] = struct{}{}
-	return replaced
+	return replaced, true
 }
 
 // remove reports whether c was still the registered connection.

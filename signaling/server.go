@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/infrafabric/agentmesh/witness"
 )
@@ -51,17 +50,15 @@ type Server struct {
 	draining bool
 	drain    chan struct{} // closed with draining
 
-	// announcing orders what the broker is told. It is taken before the
-	// registry's lock, and held while the broker is called.
-	announcing sync.Mutex
-	announced  map[Registration]struct{}
+	announcing sync.Mutex // taken before the registry's lock
+	announced  map[Registration]*announcement
 
 	ended chan struct{} // closed when Close or Shutdown is done
 	once  sync.Once
 }
 
 // NewServer validates cfg, joins the broker and starts the loop that asks
-// Trust again.
+// Trust again. The error matches [*ConfigError] or is the broker's.
 func NewServer(cfg ServerConfig) (*Server, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -73,7 +70,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 		reg:       newRegistry(),
 		conns:     make(map[*conn]struct{}),
 		drain:     make(chan struct{}),
-		announced: make(map[Registration]struct{}),
+		announced: make(map[Registration]*announcement),
 		ended:     make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
@@ -86,7 +83,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 		}
 	}
 	if cfg.Trust != nil {
-		s.wg.Go(s.recheckLoop)
+		s.wg.Go(s.watchTrust)
 	}
 	s.record(witness.Event{Name: witness.SignalingServerStarted, Metadata: map[string]any{"names": slices.Clone(cfg.Names)}})
 	return s, nil
@@ -202,28 +199,6 @@ func (s *Server) forget(c *conn) {
 	delete(s.conns, c)
 }
 
-// announce brings the broker up to date about r. Registrations of one key can
-// come and go at the same time; the lock makes the last word the true one.
-func (s *Server) announce(r Registration) {
-	if s.broker == nil {
-		return
-	}
-	s.announcing.Lock()
-	defer s.announcing.Unlock()
-	present := s.reg.isLocal(r)
-	if _, was := s.announced[r]; was == present {
-		return
-	}
-	if present {
-		s.announced[r] = struct{}{}
-	} else {
-		delete(s.announced, r)
-	}
-	if err := s.broker.Announce(r, present); err != nil {
-		s.cfg.Logger.Error("broker does not take an announcement", "agent", r.Agent, "error", err)
-	}
-}
-
 // remotePresence is what the broker calls.
 func (s *Server) remotePresence(r Registration, present bool) {
 	if !s.reg.setRemote(r, present) {
@@ -249,7 +224,13 @@ func (s *Server) remoteEnvelope(r Registration, envelope []byte) {
 	}
 }
 
+// notice returns a notice as a message, with the time of this server.
+func (s *Server) notice(n Notice) []byte {
+	n.Time = s.cfg.Time()
+	return n.encode()
+}
+
 func (s *Server) record(e witness.Event) {
-	e.Time = time.Now()
+	e.Time = s.cfg.Time()
 	s.cfg.Recorder.Record(s.ctx, e)
 }

@@ -19,16 +19,19 @@ import (
 // NewServer copies it.
 type ServerConfig struct {
 	// Names are the names under which agents dial this server: hosts, with the
-	// port unless it is 80 or 443. A registration is signed for one of them,
+	// port unless it is 80 or 443; internationalised ones may be written either way. A registration is signed for one of them,
 	// which stops a hostile server that forwards this server's challenges.
 	// Empty means the Host header of each request. That is safe behind TLS,
 	// where the client has verified the name; without TLS, or when a proxy
 	// rewrites the Host header, set Names.
 	Names []string
 	// Trust decides who may register: only a yes admits. It is asked again
-	// every RecheckInterval, and at once when it announces a change. Nil
-	// admits every agent that proves its key; envelopes are verified by their
-	// recipients in any case.
+	// every RecheckInterval, and at once when it announces a change and when this
+	// machine slept or its clock was set. Check must end with its context; one that
+	// cannot answer, because its context has ended or the machine is short of
+	// something, is asked again: newcomers are told to come back, and who is
+	// registered stays for up to five minutes. Nil admits every agent that proves
+	// its key; envelopes are verified by their recipients in any case.
 	Trust keys.Trust
 	// Tokens maps bearer tokens to meshes. When there are any, /stats and
 	// /agents need one and show its mesh only. A token has at least 16 bytes.
@@ -47,6 +50,9 @@ type ServerConfig struct {
 	// RecheckInterval is how often Trust is asked about the agents that are
 	// registered. Zero means 30 s.
 	RecheckInterval time.Duration
+	// Time is the wall clock, which clients are told and Trust is asked with; it
+	// must be safe for concurrent use. Limits do not go by it. Nil means time.Now.
+	Time func() time.Time
 	// Logger gets what happens to connections. Nil means silence.
 	Logger *slog.Logger
 	// Recorder gets events. Nil means witness.Discard.
@@ -88,29 +94,33 @@ type ServerLimits struct {
 // withDefaults validates c and returns a copy in which nothing is zero that
 // has a default.
 func (c ServerConfig) withDefaults() (ServerConfig, error) {
+	bad := func(field, format string, args ...any) (ServerConfig, error) {
+		return c, &ConfigError{Config: "ServerConfig", Field: field, Reason: fmt.Sprintf(format, args...)}
+	}
 	c.Names = slices.Clone(c.Names)
 	for i, n := range c.Names {
-		if n == "" || len(n) > MaxServerName {
-			return c, fmt.Errorf("ServerConfig.Names[%d]: empty or longer than %d bytes", i, MaxServerName)
+		name, err := canonicalHost(n)
+		if err == nil && len(name) > MaxServerName {
+			err = fmt.Errorf("%d bytes, more than %d", len(name), MaxServerName)
 		}
-		if u, err := url.Parse("ws://" + n); err != nil || u.Host != n {
-			return c, fmt.Errorf("ServerConfig.Names[%d]: %q is not a host with an optional port", i, n)
+		if err != nil {
+			return bad(fmt.Sprintf("Names[%d]", i), "%q is not a host with an optional port: %v", cut(n, MaxServerName), err)
 		}
-		c.Names[i] = serverName(n)
+		c.Names[i] = name
 	}
 	c.Tokens = maps.Clone(c.Tokens)
 	for token, mesh := range c.Tokens { // never the token itself in an error
 		if len(token) < 16 {
-			return c, fmt.Errorf("ServerConfig.Tokens: the token of mesh %q is shorter than 16 bytes", mesh)
+			return bad("Tokens", "the token of mesh %q is shorter than 16 bytes", mesh)
 		}
 		if err := keys.CheckMesh(mesh); err != nil {
-			return c, fmt.Errorf("ServerConfig.Tokens: %w", err)
+			return c, &ConfigError{Config: "ServerConfig", Field: "Tokens", Reason: err.Error(), Err: err}
 		}
 	}
 	c.AllowedOrigins = slices.Clone(c.AllowedOrigins)
 	for i, o := range c.AllowedOrigins {
 		if u, err := url.Parse(o); err != nil || u.Scheme == "" || u.Host == "" || o != u.Scheme+"://"+u.Host {
-			return c, fmt.Errorf("ServerConfig.AllowedOrigins[%d]: %q is not SCHEME://HOST", i, o)
+			return bad(fmt.Sprintf("AllowedOrigins[%d]", i), "not SCHEME://HOST")
 		}
 	}
 	var err error
@@ -118,10 +128,13 @@ func (c ServerConfig) withDefaults() (ServerConfig, error) {
 		return c, err
 	}
 	if c.RecheckInterval < 0 {
-		return c, fmt.Errorf("ServerConfig.RecheckInterval: negative")
+		return bad("RecheckInterval", "%v is negative", c.RecheckInterval)
 	}
 	if c.RecheckInterval == 0 {
 		c.RecheckInterval = 30 * time.Second
+	}
+	if c.Time == nil {
+		c.Time = time.Now
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -151,7 +164,8 @@ func (l ServerLimits) withDefaults() (ServerLimits, error) {
 			*f.value = f.otherwise
 		}
 		if *f.value < f.lowest || *f.value > f.highest {
-			return l, fmt.Errorf("ServerConfig.Limits.%s: %d is not from %d to %d", f.name, *f.value, f.lowest, f.highest)
+			return l, &ConfigError{Config: "ServerConfig", Field: "Limits." + f.name,
+				Reason: fmt.Sprintf("%d is not from %d to %d", *f.value, f.lowest, f.highest)}
 		}
 	}
 	for _, f := range []struct {
@@ -167,7 +181,8 @@ func (l ServerLimits) withDefaults() (ServerLimits, error) {
 			*f.value = f.otherwise
 		}
 		if *f.value < time.Millisecond || *f.value > 24*time.Hour {
-			return l, fmt.Errorf("ServerConfig.Limits.%s: %v is not from 1ms to 24h", f.name, *f.value)
+			return l, &ConfigError{Config: "ServerConfig", Field: "Limits." + f.name,
+				Reason: fmt.Sprintf("%v is not from 1ms to 24h", *f.value)}
 		}
 	}
 	return l, nil

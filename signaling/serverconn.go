@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -31,6 +33,7 @@ type conn struct {
 	ws       *websocket.Conn
 	reg      Registration
 	instance Instance
+	yields   bool // it leaves another instance in its place
 	since    time.Time
 	remote   string // address, for the log
 	out      *outbox
@@ -40,8 +43,11 @@ type conn struct {
 	finishing chan struct{} // closed when only the queue is still to be sent
 	finishOne sync.Once
 
+	last atomic.Pointer[NoticeError] // what the client is told at the end, if anything
+
 	idle     *time.Timer // closes the connection; the reader resets it
 	offences int         // owned by the reader
+	asked    time.Time   // when trust last gave an answer; owned by the recheck loop, monotonic
 }
 
 // serveWebSocket is the life of a connection.
@@ -108,18 +114,19 @@ func (c *conn) handshake(host string) error {
 		return err
 	}
 	c.reg = Registration{Mesh: reg.Mesh, Agent: reg.Agent, Key: key}
-	c.instance, c.since = reg.Instance, time.Now()
+	c.instance, c.yields = reg.Instance, reg.Yield == 1
+	c.since, c.asked = c.s.cfg.Time(), time.Now()
 
 	names := c.s.cfg.Names
 	if len(names) == 0 {
 		names = []string{serverName(host)}
 	}
 	if !slices.Contains(names, reg.Server) {
-		return &NoticeError{Notice{Code: CodeWrongServer, Text: "the registration is for another server's name"}}
+		return refusal(CodeWrongServer, "the registration is for %q, and this server is %q", reg.Server, names[0])
 	}
 	if err := key.Verify(reg.statement(challenge.Nonce), reg.Signature); err != nil {
 		c.s.security(c, witness.SignatureVerificationFailed, err)
-		return &NoticeError{Notice{Code: CodeRefused, Text: "the signature does not verify"}}
+		return refusal(CodeRefused, "the signature does not verify under key %s", key.Fingerprint())
 	}
 	c.s.cfg.Metrics.SignatureSuccess.Add(ctx, 1)
 	return c.checkTrust(ctx)
@@ -130,16 +137,31 @@ func (c *conn) checkTrust(ctx context.Context) error {
 	if c.s.cfg.Trust == nil {
 		return nil
 	}
-	v, err := keys.Check(ctx, c.s.cfg.Trust, keys.Claim{ID: c.reg.Agent, Key: c.reg.Key, Time: time.Now()})
+	now := c.s.cfg.Time().Round(0)
+	v, err := keys.Check(ctx, c.s.cfg.Trust, keys.Claim{ID: c.reg.Agent, Key: c.reg.Key, Time: now})
 	if v.Decision == keys.Yes && err == nil {
 		return nil
 	}
+	if passing(err) {
+		c.s.cfg.Logger.Warn("the trust policy gives no answer", "agent", c.reg.Agent, "mesh", c.reg.Mesh, "remote", c.remote, "error", err)
+		return refusal(CodeUnavailable, "the trust policy of this server gives no answer now")
+	}
+	// Which other key is expected, and whatever else the policy says, stays here.
+	verb := "refuses"
 	if err == nil {
-		err = errors.New("no policy knows this key")
+		verb, err = "does not know", errors.New("no policy knows this key")
+	}
+	if errors.Is(err, keys.ErrExpired) || errors.Is(err, keys.ErrNotYetValid) {
+		verb = "refuses, by the time,"
 	}
 	c.s.security(c, witness.UnauthorizedConnectionAttempt, err)
-	// The reason stays here: it may say which other key is expected.
-	return &NoticeError{Notice{Code: CodeRefused, Text: "the trust policy of this server does not admit the agent"}}
+	return refusal(CodeRefused, "the trust policy of this server %s agent %q with key %s at %s by the server's clock",
+		verb, c.reg.Agent, c.reg.Key.Fingerprint(), now.UTC().Format(time.RFC3339))
+}
+
+// refusal is an error that the client is told.
+func refusal(code Code, format string, args ...any) *NoticeError {
+	return &NoticeError{Notice{Code: code, Text: fmt.Sprintf(format, args...)}}
 }
 
 // security reports a failure that is charged to this connection's address: the
@@ -165,10 +187,12 @@ func (c *conn) refuse(err error) {
 	if n.Code == 0 || c.ctx.Err() != nil {
 		return
 	}
-	c.s.cfg.Metrics.SignalingErrors.Add(c.s.ctx, 1)
+	if n.Code != CodeDraining && n.Code != CodeReplaced {
+		c.s.cfg.Metrics.SignalingErrors.Add(c.s.ctx, 1)
+	}
 	ctx, cancel := context.WithTimeout(c.ctx, c.s.cfg.Limits.Handshake)
 	defer cancel()
-	if c.ws.Write(ctx, websocket.MessageBinary, n.encode()) != nil {
+	if c.ws.Write(ctx, websocket.MessageBinary, c.s.notice(n)) != nil {
 		return
 	}
 	var wg sync.WaitGroup
@@ -202,35 +226,53 @@ func (c *conn) serve() {
 	l := s.cfg.Limits
 	c.out.push(encode(&welcomeMsg{
 		Version: version, Type: typeWelcome, MaxEnvelope: uint64(l.Envelope),
-		Idle: uint64(l.Idle.Milliseconds()), Rate: uint64(l.Rate), Burst: uint64(l.Burst),
+		Idle: uint64(l.Idle.Milliseconds()), Rate: uint64(l.Rate), Burst: uint64(l.Burst), Time: max(1, wireTime(s.cfg.Time())),
 	}))
-	if replaced := s.reg.add(c); replaced != nil {
-		replaced.finish(CodeReplaced, "a newer connection of the same agent and key is registered")
-	} else {
+	replaced, ok := s.reg.add(c)
+	if !ok {
+		c.refuse(refusal(CodeReplaced, "another process with the same agent and key is registered"))
+		return
+	}
+	var wg sync.WaitGroup
+	wg.Go(c.write)
+	registered := c.event(witness.AgentRegistered, nil)
+	switch {
+	case replaced == nil:
 		s.cfg.Metrics.SignalingAgents.Add(s.ctx, 1)
+	case replaced.instance == c.instance:
+		replaced.finish(CodeDuplicate, "a newer connection of the same process is registered")
+	default:
+		replaced.finish(CodeReplaced, "a newer process with the same agent and key is registered")
+	}
+	if replaced != nil {
+		registered.Metadata["replaces"] = replaced.instance.String()
 	}
 	s.announce(c.reg)
 	s.cfg.Logger.Info("agent registered", "agent", c.reg.Agent, "mesh", c.reg.Mesh,
-		"key", c.reg.Key.Fingerprint(), "remote", c.remote)
-	s.record(c.event(witness.AgentRegistered, nil))
+		"key", c.reg.Key.Fingerprint(), "remote", c.remote, "replaces", replaced != nil)
+	s.record(registered)
 
-	var wg sync.WaitGroup
-	wg.Go(c.write)
 	err := c.read()
 	c.cancel(err)
 	err = context.Cause(c.ctx)
+	if told := c.last.Load(); told != nil {
+		err = told // and not what became of the connection afterwards
+	}
 	wg.Wait()
 
-	if s.reg.remove(c) {
-		s.cfg.Metrics.SignalingAgents.Add(s.ctx, -1)
+	if !s.reg.remove(c) { // the agent is still here, by a newer connection
+		s.announce(c.reg)
+		s.cfg.Logger.Info("connection replaced", "agent", c.reg.Agent, "mesh", c.reg.Mesh, "remote", c.remote)
+		return
 	}
+	s.cfg.Metrics.SignalingAgents.Add(s.ctx, -1)
 	s.announce(c.reg)
 	s.cfg.Logger.Info("agent disconnected", "agent", c.reg.Agent, "mesh", c.reg.Mesh, "error", err)
 	s.record(c.event(witness.AgentDisconnected, err))
 }
 
 func (c *conn) event(name witness.Name, err error) witness.Event {
-	meta := map[string]any{"mesh": c.reg.Mesh, "key": c.reg.Key.Fingerprint(), "remote": c.remote}
+	meta := map[string]any{"mesh": c.reg.Mesh, "key": c.reg.Key.Fingerprint(), "remote": c.remote, "instance": c.instance.String()}
 	if err != nil {
 		meta["reason"] = err.Error()
 	}
@@ -300,7 +342,7 @@ func (c *conn) offend(n Notice) {
 			return
 		}
 	}
-	if !c.out.push(n.encode()) {
+	if !c.out.push(c.s.notice(n)) {
 		c.slow()
 	}
 }
@@ -308,7 +350,9 @@ func (c *conn) offend(n Notice) {
 // finish sends what waits and a last notice, then closes the connection.
 func (c *conn) finish(code Code, text string) {
 	c.finishOne.Do(func() {
-		c.out.finish(Notice{Code: code, Text: text}.encode())
+		n := Notice{Code: code, Text: text}
+		c.last.Store(&NoticeError{n})
+		c.out.finish(c.s.notice(n))
 		close(c.finishing)
 	})
 }

@@ -169,7 +169,7 @@ func TestServerConfig(t *testing.T) {
 		"Limits.Connections": {Limits: signaling.ServerLimits{Connections: -1}},
 		"Limits.Envelope":    {Limits: signaling.ServerLimits{Envelope: signaling.MaxEnvelope + 1}},
 		"Limits.Envelope ":   {Limits: signaling.ServerLimits{Envelope: 10}},
-		"Limits.Rate":        {Limits: signaling.ServerLimits{Rate: 1 << 40}},
+		"Limits.Rate":        {Limits: signaling.ServerLimits{Rate: 1 << 30}},
 		"Limits.Burst":       {Limits: signaling.ServerLimits{Burst: -1}},
 		"Limits.Queue":       {Limits: signaling.ServerLimits{Queue: 1}},
 		"Limits.Handshake":   {Limits: signaling.ServerLimits{Handshake: -1}},

@@ -51,7 +51,7 @@ func vectors(t testing.TB) map[string][]byte {
 	t.Helper()
 	a := fixedIdentity(t, "agent-a", 1)
 	reg := &registerMsg{Version: 1, Type: typeRegister, Mesh: "acme-prod", Agent: "agent-a", Key: a.PublicKey().Bytes(),
-		Instance: Instance{1, 2, 3}, Server: "s1.example:8443"}
+		Instance: Instance{1, 2, 3}, Server: "s1.example:8443", Yield: 1}
 	sig, err := a.Sign(reg.statement([32]byte{4, 5, 6}))
 	if err != nil {
 		t.Fatal(err)
@@ -67,11 +67,12 @@ func vectors(t testing.TB) map[string][]byte {
 	return map[string][]byte{
 		"challenge": encode(&challengeMsg{Version: 1, Type: typeChallenge, Nonce: [32]byte{4, 5, 6}}),
 		"register":  encode(reg),
-		"welcome":   encode(&welcomeMsg{Version: 1, Type: typeWelcome, MaxEnvelope: 65536, Idle: 60000, Rate: 50, Burst: 200}),
-		"envelope":  encodeEnvelopeMsg(offer.Bytes()),
+		"welcome": encode(&welcomeMsg{Version: 1, Type: typeWelcome, MaxEnvelope: 65536, Idle: 60000, Rate: 50, Burst: 200,
+			Time: 1_795_428_000_123}),
+		"envelope": encodeEnvelopeMsg(offer.Bytes()),
 		"presence": encode(&presenceMsg{Version: 1, Type: typePresence, Change: joined,
 			Agents: []presentAgent{{Agent: "agent-a", Key: a.PublicKey().Bytes()}}}),
-		"notice":        Notice{Code: CodeNotRegistered, Text: "nobody", Ref: offer.Hash()}.encode(),
+		"notice":        Notice{Code: CodeNotRegistered, Text: "nobody", Ref: offer.Hash(), Time: e.Time}.encode(),
 		"notice-no-ref": Notice{Code: CodeReplaced, Text: "newer"}.encode(),
 		"sealed-offer":  offer.Bytes(),
 		"sealed-answer": answer.Bytes(),
@@ -405,11 +406,16 @@ func TestMessageRules(t *testing.T) {
 		"server not lower":    reg(func(m *registerMsg) { m.Server = "S1" }),
 		"server default port": reg(func(m *registerMsg) { m.Server = "s1:443" }),
 		"server too long":     reg(func(m *registerMsg) { m.Server = strings.Repeat("s", MaxServerName+1) }),
-		"welcome size 0":      encode(&welcomeMsg{Version: 1, Type: 3, Idle: 1, Rate: 1, Burst: 1}),
-		"welcome size":        encode(&welcomeMsg{Version: 1, Type: 3, MaxEnvelope: MaxEnvelope + 1, Idle: 1, Rate: 1, Burst: 1}),
-		"welcome idle":        encode(&welcomeMsg{Version: 1, Type: 3, MaxEnvelope: 1, Rate: 1, Burst: 1}),
-		"welcome rate":        encode(&welcomeMsg{Version: 1, Type: 3, MaxEnvelope: 1, Idle: 1, Burst: 1}),
-		"welcome burst":       encode(&welcomeMsg{Version: 1, Type: 3, MaxEnvelope: 1, Idle: 1, Rate: 1, Burst: 1 << 60}),
+		"yield":               reg(func(m *registerMsg) { m.Yield = 2 }),
+		"server beyond ASCII": reg(func(m *registerMsg) { m.Server = "bücher.example" }),
+		"welcome time":        encode(&welcomeMsg{Version: 1, Type: 3, MaxEnvelope: 1, Idle: 1, Rate: 1, Burst: 1}),
+		"welcome late":        encode(&welcomeMsg{Version: 1, Type: 3, MaxEnvelope: 1, Idle: 1, Rate: 1, Burst: 1, Time: maxTime + 1}),
+		"notice late":         encode(&noticeMsg{Version: 1, Type: 6, Code: 1, Time: maxTime + 1}),
+		"welcome size 0":      encode(&welcomeMsg{Version: 1, Type: 3, Idle: 1, Rate: 1, Burst: 1, Time: 1}),
+		"welcome size":        encode(&welcomeMsg{Version: 1, Type: 3, MaxEnvelope: MaxEnvelope + 1, Idle: 1, Rate: 1, Burst: 1, Time: 1}),
+		"welcome idle":        encode(&welcomeMsg{Version: 1, Type: 3, MaxEnvelope: 1, Rate: 1, Burst: 1, Time: 1}),
+		"welcome rate":        encode(&welcomeMsg{Version: 1, Type: 3, MaxEnvelope: 1, Idle: 1, Burst: 1, Time: 1}),
+		"welcome burst":       encode(&welcomeMsg{Version: 1, Type: 3, MaxEnvelope: 1, Idle: 1, Rate: 1, Burst: 1 << 60, Time: 1}),
 		"empty envelope":      encode(&envelopeMsg{Version: 1, Type: 4}),
 		"presence change":     encode(&presenceMsg{Version: 1, Type: 5, Change: 3, Agents: agents[:1]}),
 		"presence empty":      encode(&presenceMsg{Version: 1, Type: 5, Change: 1}),
@@ -443,25 +449,14 @@ func TestNoticeTextIsCutBetweenCharacters(t *testing.T) {
 	}
 }
 
-func TestServerName(t *testing.T) {
-	for in, want := range map[string]string{
-		"S1.Example": "s1.example", "s1:443": "s1", "s1:80": "s1", "s1:8443": "s1:8443",
-		"[::1]:443": "[::1]", "[::1]:8080": "[::1]:8080", "127.0.0.1:80": "127.0.0.1",
-	} {
-		if got := serverName(in); got != want {
-			t.Errorf("serverName(%q) = %q, want %q", in, got, want)
-		}
-	}
-}
-
 func TestNames(t *testing.T) {
 	seen := map[string]bool{}
 	for _, s := range []fmt.Stringer{
 		Offer, Answer, Candidate, Reject, Ask, Kind(0),
 		CodeNotRegistered, CodeBadSender, CodeRateLimited, CodeTooLarge, CodeReplaced, CodeRefused,
-		CodeDraining, CodeVersion, CodeProtocol, CodeWrongServer, Code(99),
+		CodeDraining, CodeVersion, CodeProtocol, CodeWrongServer, CodeDuplicate, CodeUnavailable, Code(99),
 		EventEnvelope, EventJoined, EventLeft, EventNotice, EventUp, EventDown, EventKind(99),
-		StateConnecting, StateOpen, StateWaiting, StateSpare, State(99),
+		StateConnecting, StateOpen, StateWaiting, StateRefused, StateReplaced, StateSpare, StateDuplicate, State(99),
 	} {
 		if s.String() == "" || seen[fmt.Sprintf("%T %s", s, s)] {
 			t.Errorf("%T: %q is empty or not unique", s, s)

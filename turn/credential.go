@@ -18,7 +18,7 @@ import (
 type Credential struct {
 	Username string
 	Password string `json:"-"`
-	// Expires is when it ends; zero means never.
+	// Expires is when it ends, by the clocks of the world; zero means never.
 	Expires time.Time
 }
 
@@ -43,7 +43,8 @@ func (c Credential) validate(now time.Time) error {
 	case len(c.Password) > MaxPassword:
 		return fmt.Errorf("a password of more than %d bytes", MaxPassword)
 	case c.expired(now):
-		return ErrExpired
+		return fmt.Errorf("%w: it ended at %s, and by the clock here it is %s", ErrExpired,
+			c.Expires.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
 	return nil
 }
@@ -55,7 +56,8 @@ func (c Credential) expired(now time.Time) bool { return !c.Expires.IsZero() && 
 //
 // A Pool calls it when an endpoint is added, ahead of the end of what it returned
 // (at four fifths of its life, and at least a minute before), when a server
-// refuses the credential, and after an error again, at first a second later. It is
+// refuses the credential, after an error again, at first a second later, and at once
+// when the machine has slept past that, or its clock was set. It is
 // never called twice at a time for one endpoint; it is for several, so it must be
 // safe for that. It must return soon after ctx ends, which is after 10 s at the
 // latest: Close waits for it. Its error is logged and recorded, so it must hold no

@@ -11,7 +11,7 @@ import (
 
 // TestRenewalDue: how long before its end a credential is renewed.
 func TestRenewalDue(t *testing.T) {
-	now := time.Unix(1000, 0)
+	now := instant{time.Unix(1000, 0), time.Unix(5000, 0)}
 	for life, ahead := range map[time.Duration]time.Duration{
 		24 * time.Hour:    288 * time.Minute,
 		10 * time.Minute:  2 * time.Minute,
@@ -22,34 +22,36 @@ func TestRenewalDue(t *testing.T) {
 	} {
 		for _, spread := range []float64{-1, 0, 1} {
 			var r renewal
-			r.got(now, Credential{Username: "u", Password: "p", Expires: now.Add(life)}, spread)
+			r.got(now, Credential{Username: "u", Password: "p", Expires: now.wall.Add(life)}, spread)
 			least, most := ahead, ahead
 			if spread > 0 {
 				most = 2 * ahead
 			}
-			if got := now.Add(life).Sub(r.due); got < least || got > most || r.due.Before(now) {
-				t.Errorf("a life of %v, spread %v: %v ahead, want %v", life, spread, got, ahead)
+			for clock, got := range map[string]time.Duration{"monotonic": now.mono.Add(life).Sub(r.due), "wall": now.wall.Add(life).Sub(r.dueWall)} {
+				if got < least || got > most || got > life {
+					t.Errorf("a life of %v, spread %v, %s clock: %v ahead, want %v", life, spread, clock, got, ahead)
+				}
 			}
 		}
 	}
 	var r renewal
-	r.due = now
-	if r.got(now, Credential{Username: "u", Password: "p"}, 0); !r.due.IsZero() {
+	r.due = now.mono
+	if r.got(now, Credential{Username: "u", Password: "p"}, 0); !r.due.IsZero() || !r.dueWall.IsZero() {
 		t.Errorf("one that never ends is due at %v", r.due)
 	}
 }
 
 // TestRenewalSteps: failures and refusals back off, each by itself.
 func TestRenewalSteps(t *testing.T) {
-	now := time.Unix(1000, 0)
+	now := instant{time.Unix(1000, 0), time.Unix(5000, 0)}
 	first := Credential{Username: "u", Password: "p"}
 	var r renewal
 	if r.usable(now) || r.asked {
 		t.Error("usable before there is one")
 	}
 	for _, want := range []time.Duration{1, 2, 4, 8, 16, 30, 30} {
-		if r.failed(now, 0); r.due.Sub(now) != want*time.Second || !r.asked {
-			t.Errorf("failed: due after %v, want %d s", r.due.Sub(now), want)
+		if r.failed(now, 0); r.due.Sub(now.mono) != want*time.Second || !r.asked {
+			t.Errorf("failed: due after %v, want %d s", r.due.Sub(now.mono), want)
 		}
 	}
 	if !r.got(now, first, 0) || !r.usable(now) || r.version != 1 {
@@ -58,22 +60,55 @@ func TestRenewalSteps(t *testing.T) {
 	for _, want := range []time.Duration{1, 2, 4} {
 		r.due = time.Time{} // or it would remain the earlier one
 		r.refused(now, 0)
-		if r.due.Sub(now) != want*time.Second {
-			t.Errorf("refused: due after %v, want %d s", r.due.Sub(now), want)
+		if r.due.Sub(now.mono) != want*time.Second {
+			t.Errorf("refused: due after %v, want %d s", r.due.Sub(now.mono), want)
 		}
-		if r.got(now, first, 0) || r.version != 1 || r.due.Sub(now) != want*time.Second {
+		if r.got(now, first, 0) || r.version != 1 || r.due.Sub(now.mono) != want*time.Second {
 			t.Errorf("the same again: %+v", r)
 		}
 	}
 	r.accepted()
 	if r.got(now, first, 0); !r.due.IsZero() {
-		t.Errorf("after success: due after %v", r.due.Sub(now))
+		t.Errorf("after success: due after %v", r.due.Sub(now.mono))
 	}
-	if r.refused(now, 0); r.due.Sub(now) != time.Second {
-		t.Errorf("after success: due after %v", r.due.Sub(now))
+	if r.refused(now, 0); r.due.Sub(now.mono) != time.Second {
+		t.Errorf("after success: due after %v", r.due.Sub(now.mono))
 	}
-	if r.failed(now, 0); r.due.Sub(now) != time.Second {
-		t.Errorf("the first failure: due after %v", r.due.Sub(now))
+	if r.failed(now, 0); r.due.Sub(now.mono) != time.Second {
+		t.Errorf("the first failure: due after %v", r.due.Sub(now.mono))
+	}
+}
+
+// TestRenewalClocks: whichever clock says first that a credential ends, or is to be
+// renewed, is right.
+func TestRenewalClocks(t *testing.T) {
+	start := instant{time.Unix(1000, 0), time.Unix(5000, 0)}
+	for _, c := range []struct {
+		name       string
+		mono, wall time.Duration // that pass
+		due, ended bool
+	}{
+		{"at first", 0, 0, false, false},
+		{"before it is due", 47 * time.Minute, 47 * time.Minute, false, false},
+		{"due", 48 * time.Minute, 48 * time.Minute, true, false},
+		{"over", time.Hour, time.Hour, true, true},
+		{"slept until it is due", time.Minute, 48 * time.Minute, true, false},
+		{"slept past its end", time.Minute, 8 * time.Hour, true, true},
+		{"set back, and due", 48 * time.Minute, -8 * time.Hour, true, false},
+		{"set back, and over", time.Hour, -8 * time.Hour, true, true},
+		{"set back, and early", time.Minute, -8 * time.Hour, false, false},
+	} {
+		var r renewal
+		r.got(start, Credential{Username: "u", Password: "p", Expires: start.wall.Add(time.Hour)}, 0)
+		now := instant{start.mono.Add(c.mono), start.wall.Add(c.wall)}
+		due, in := r.isDue(now)
+		if left := r.left(now); due != c.due || (in == 0) != due || r.usable(now) == c.ended || (left == 0) != c.ended {
+			t.Errorf("%s: due %v in %v, usable %v for %v", c.name, due, in, r.usable(now), left)
+		}
+	}
+	r := renewal{version: 1}
+	if due, in := r.isDue(start); due || in >= 0 || r.left(start) >= 0 {
+		t.Errorf("one that never ends: due %v in %v, %v left", due, in, r.left(start))
 	}
 }
 

@@ -26,6 +26,13 @@
 //	  ├─ Refresh, lifetime 0 ─────────────────────────▶│
 //	  │◀───────────────────────────────────────────────┤   RFC 8656 §8
 //
+// A name may stand for several addresses, of which some are dead or out of reach: the
+// probe tries the next one when one fails or is silent for a quarter of a second, and
+// passes with the first that does. Relay.Address is that one, for sessions to use; it is
+// tried first the next time, and left only when it is silent for a second. Names are
+// looked up within the probe's time, and remembered: while no name server answers, the
+// addresses of before serve, for a day.
+//
 // The latency is that of the echo, from Send to Data. A quota must leave room for
 // one allocation more than sessions need, for each endpoint of the server; coturn
 // gives it back a moment after it was freed.
@@ -77,7 +84,14 @@
 // They come from a function, see [Credentials]; [Static] and [SharedSecret] make
 // some. They are fetched ahead of their end. A fetch that fails is repeated after 1,
 // 2, 4 … 30 s, and what there is serves until its end; then the endpoint is
-// Unhealthy with ErrExpired, and is not ranked. A password shows in no log, event,
+// Unhealthy with ErrExpired, and is not ranked.
+//
+// A credential ends when the wall clock says so (PoolConfig.Time), or when the time is
+// over that it had when it came, by the monotonic clock: whichever is first. So one that
+// a machine slept past is over and renewed within a second after waking, and a clock
+// that was set back makes none valid for ever. Everything else goes by the monotonic
+// clock. When the two clocks part, every relay is probed and what failed is tried
+// again. A password shows in no log, event,
 // error or JSON of this package.
 //
 // # Server

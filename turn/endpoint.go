@@ -4,11 +4,8 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
-	"net"
-	"strconv"
-	"strings"
 
-	"github.com/pion/stun/v4"
+	"github.com/infrafabric/agentmesh/internal/resolve"
 )
 
 // Endpoint is one way to a TURN server. A server that is reached over UDP, TCP
@@ -48,47 +45,20 @@ func (e Endpoint) validate() (address, error) {
 type address struct {
 	url      string // as RFC 7065 writes it in full: what tells endpoints apart
 	host     string // name or IP, for TLS
-	hostPort string // to dial
+	port     uint16
 	tls      bool
 	datagram bool
 }
 
-// parseAddress reads a URL of RFC 7065. Its errors do not contain the URL, which
-// may hold what its writer took for a place for a password.
+// parseAddress reads a URL of RFC 7065. Its errors show of it what cannot be a
+// password.
 func parseAddress(url string) (address, error) {
 	if len(url) > maxURL {
-		return address{}, fmt.Errorf("longer than %d bytes", maxURL)
+		return address{}, fmt.Errorf("%s is longer than %d bytes", resolve.Shown(url), maxURL)
 	}
-	u, err := stun.ParseURI(url)
-	switch {
-	case err != nil:
-		return address{}, errNotTURN
-	case u.Scheme != stun.SchemeTypeTURN && u.Scheme != stun.SchemeTypeTURNS:
-		return address{}, errNotTURN
-	case strings.ContainsAny(u.Host, "@/?# "):
-		return address{}, errNotTURN
-	case u.Port < 1 || u.Port > 65535:
-		return address{}, errPort
-	case u.Scheme == stun.SchemeTypeTURNS && u.Proto == stun.ProtoTypeUDP:
-		return address{}, errDTLS
+	s, err := resolve.ParseTURN(url)
+	if err != nil {
+		return address{}, fmt.Errorf("%s %w", resolve.Shown(url), err)
 	}
-	u.Host = strings.ToLower(u.Host)
-	return address{
-		url:      u.String(),
-		host:     u.Host,
-		hostPort: net.JoinHostPort(u.Host, strconv.Itoa(u.Port)),
-		tls:      u.Scheme == stun.SchemeTypeTURNS,
-		datagram: u.Proto == stun.ProtoTypeUDP,
-	}, nil
+	return address{url: s.String(), host: s.Host, port: s.Port, tls: s.TLS, datagram: s.UDP}, nil
 }
-
-// urlError is why a URL is refused.
-type urlError string
-
-func (e urlError) Error() string { return string(e) }
-
-const (
-	errNotTURN urlError = "not a turn or turns URL"
-	errPort    urlError = "the port is not between 1 and 65535"
-	errDTLS    urlError = "turns over UDP is not supported"
-)

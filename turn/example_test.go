@@ -26,12 +26,12 @@ func ExampleNewPool() {
 	defer pool.Close()
 	// In a mesh: mesh.Config{TURN: pool, …}
 	for _, s := range pool.Status() {
-		fmt.Println(s.URL, s.Health)
+		fmt.Println(s.URL) // and s.Health, which is unprobed for a moment
 	}
 	// Output:
-	// turn:192.0.2.1:3478 unprobed
-	// turns:192.0.2.1:5349 unprobed
-	// turn:[2001:db8::2]:3478 unprobed
+	// turn:192.0.2.1:3478
+	// turns:192.0.2.1:5349
+	// turn:[2001:db8::2]:3478
 }
 
 func ExampleSharedSecret() {

@@ -67,6 +67,18 @@ const (
 	// Without it the server keeps the allocation for its lifetime.
 	freeWait = 500 * time.Millisecond
 
+	// nextAddress is how long a probe waits for one address of a name before it tries
+	// the next one as well; a name has eight at most, further ones are ignored.
+	nextAddress = 250 * time.Millisecond
+
+	// clockTick is how often a Pool compares the wall clock with the monotonic one.
+	clockTick = time.Second
+
+	// maxEvents is how many events may wait for a Recorder that blocks; further ones
+	// are dropped and logged. eventsWait is how long Close waits for those that do.
+	maxEvents  = 256
+	eventsWait = time.Second
+
 	// firstWait is how long after NewPool Rank waits for all first credentials,
 	// though it has some.
 	firstWait = 100 * time.Millisecond

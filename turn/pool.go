@@ -8,14 +8,17 @@ import (
 	"sync"
 	"time"
 
+	"github.com/infrafabric/agentmesh/internal/resolve"
+	"github.com/infrafabric/agentmesh/internal/wallclock"
 	"github.com/infrafabric/agentmesh/metrics"
+	"github.com/infrafabric/agentmesh/witness"
 )
 
 // Pool knows which TURN servers work, and which of them is fastest, because it
 // probes them; the package comment says when and how. It is a mesh.Relays.
 //
-// All methods may be called concurrently, and none of them from a Recorder or a
-// Logger's handler except Rank, Changed, Doubt and Status.
+// All methods may be called concurrently, and none of them from a Logger's handler
+// except Rank, Changed, Doubt and Status; Close not from a Recorder or Credentials.
 type Pool struct {
 	cfg PoolConfig
 	ins *metrics.Instruments
@@ -26,7 +29,9 @@ type Pool struct {
 	once   sync.Once
 	wg     sync.WaitGroup // the loop, probes and fetches
 	ops    chan func()    // what the loop does for others
-	wake   chan struct{}  // there are doubts; holds one
+	prober prober
+	events chan witness.Event // for the Recorder
+	wake   chan struct{}      // there are doubts; holds one
 
 	mu     sync.Mutex
 	view   view
@@ -62,6 +67,7 @@ func NewPool(cfg PoolConfig) (*Pool, error) {
 		began:  time.Now(),
 		ops:    make(chan func()),
 		wake:   make(chan struct{}, 1),
+		events: make(chan witness.Event, maxEvents),
 		doubts: map[string]struct{}{},
 		view:   view{changed: make(chan struct{})},
 	}
@@ -70,12 +76,16 @@ func NewPool(cfg PoolConfig) (*Pool, error) {
 			return nil, fmt.Errorf("turn: pool: PoolConfig.Endpoints[%d]: %w", i, err)
 		}
 	}
+	p.prober = prober{cfg.Net, resolve.New(resolve.Config{Lookup: resolve.Of(cfg.Net), Logger: cfg.Logger}), cfg.Time}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	for _, m := range p.loop.members {
 		p.appeared(m)
 	}
-	p.publish(time.Now())
+	p.publish(p.now())
+	p.loop.results = make(chan func(instant))
 	p.wg.Go(p.run)
+	p.wg.Go(p.tell)
+	p.wg.Go(func() { wallclock.Watch(p.ctx, cfg.Time, clockTick, p.parted) })
 	return p, nil
 }
 
@@ -94,10 +104,10 @@ func (p *Pool) Rank(ctx context.Context) []Relay {
 		p.mu.Lock()
 		v := p.view
 		p.mu.Unlock()
-		now := time.Now()
+		now := p.now()
 		var out []Relay
 		for _, r := range v.relays {
-			if r.Expires.IsZero() || r.Expires.After(now) {
+			if r.Expires.IsZero() || r.Expires.After(now.wall) {
 				out = append(out, r)
 			}
 		}
@@ -106,7 +116,7 @@ func (p *Pool) Rank(ctx context.Context) []Relay {
 		}
 		var enough <-chan time.Time // never
 		if len(out) > 0 {
-			left := firstWait - now.Sub(p.began)
+			left := firstWait - now.mono.Sub(p.began)
 			if left <= 0 {
 				return out
 			}
@@ -193,7 +203,7 @@ func (p *Pool) do(f func() error) error {
 	case p.ops <- func() {
 		err := f()
 		p.chosen()
-		p.publish(time.Now())
+		p.publish(p.now())
 		done <- err
 	}:
 	case <-p.ctx.Done():
@@ -217,12 +227,15 @@ func (p *Pool) Status() []Status {
 
 // Close ends the probes and waits for the Pool's goroutines. It always returns
 // nil, and may be called more than once. It takes as long as a function of
-// Credentials that does not heed its context.
+// Credentials that does not heed its context, or a Recorder that blocks.
 func (p *Pool) Close() error {
 	p.once.Do(p.cancel)
 	p.wg.Wait()
-	return nil
+	return p.prober.names.Close()
 }
+
+// now is the present by both clocks.
+func (p *Pool) now() instant { return instant{time.Now(), p.cfg.Time().Round(0)} }
 
 // add is Add in the loop, or before it runs.
 func (p *Pool) add(e Endpoint) error {

@@ -20,8 +20,13 @@ type PoolConfig struct {
 	// Add can follow.
 	Endpoints []Endpoint
 	// Net is the network that probes use. Nil means the system's. Sessions must
-	// use the same, or the Pool's verdicts are about another.
+	// use the same, or the Pool's verdicts are about another. Names are looked up by its
+	// method LookupNetIP, if it has one like that of [*net.Resolver], and otherwise by
+	// [net.DefaultResolver].
 	Net transport.Net
+	// Time returns the time of the world, by which credentials end; it must be safe
+	// for concurrent use. Nil means time.Now.
+	Time func() time.Time
 	// ProbeEvery is between two probes of a healthy endpoint, give or take 20 %.
 	// Zero means 30 s; at least 1 s.
 	ProbeEvery time.Duration
@@ -71,6 +76,9 @@ func (c PoolConfig) withDefaults() (PoolConfig, error) {
 			return c, fmt.Errorf("system's network: %w", err)
 		}
 		c.Net = n
+	}
+	if c.Time == nil {
+		c.Time = time.Now
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

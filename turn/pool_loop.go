@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -15,7 +16,8 @@ type member struct {
 	serial  int
 	breaker breaker
 	renewal renewal
-	latency time.Duration // smoothed; of the present health
+	at      netip.Addr    // where the last probe that passed reached it
+	latency time.Duration // smoothed; of the present health and address
 	err     error         // of the last probe or fetch
 
 	ended   int                     // version of the credential whose end was noted
@@ -26,6 +28,7 @@ type member struct {
 	urgent  bool                    // that probe is for a doubt
 	doubted bool                    // a probe for a doubt is wanted
 	asked   time.Time               // the last one began
+	hold    time.Time               // no probe before: this machine could not make the last one
 
 	fetching bool
 	removed  bool
@@ -38,7 +41,7 @@ type loopState struct {
 	serial  int
 	first   *member // first choice when there was one that was usable
 	dark    bool    // it is reported that none is usable
-	results chan func(now time.Time)
+	results chan func(now instant)
 }
 
 func (l *loopState) find(url string) *member {
@@ -68,13 +71,13 @@ func (l *loopState) alone() bool {
 //  2. what Rank and Status answer is published;
 //  3. it waits for a result, a doubt, a call, or the next time something is due.
 func (p *Pool) run() {
-	p.loop.results = make(chan func(time.Time))
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	defer close(p.events) // nobody else writes to it
 	defer p.leave()
 	for {
-		now := time.Now()
-		next := now.Add(time.Hour)
+		now := p.now()
+		next := now.mono.Add(time.Hour)
 		for _, m := range p.loop.members {
 			p.expire(now, m)
 		}
@@ -90,7 +93,7 @@ func (p *Pool) run() {
 		case <-p.ctx.Done():
 			return
 		case f := <-p.loop.results:
-			f(time.Now())
+			f(p.now())
 		case f := <-p.ops:
 			f()
 		case <-p.wake:
@@ -98,6 +101,19 @@ func (p *Pool) run() {
 		case <-timer.C:
 		}
 	}
+}
+
+// parted is told that the clocks have parted: the machine slept, or its clock was set.
+// What is known of servers is old, or about another network, and credentials may have
+// ended, or seemed to; so all of it is looked at now.
+func (p *Pool) parted(by time.Duration) {
+	p.result(func(now instant) {
+		p.cfg.Logger.Info("the clock was set, or the machine slept", "by", by)
+		for _, m := range p.loop.members {
+			m.renewal.jumped(now)
+			m.began = time.Time{} // a probe is due
+		}
+	})
 }
 
 // leave is the end of the loop: the probes and fetches are told by p.ctx.
@@ -127,9 +143,12 @@ func (p *Pool) hear() {
 }
 
 // expire notes that the credential of m has ended.
-func (p *Pool) expire(now time.Time, m *member) {
+func (p *Pool) expire(now instant, m *member) {
 	if m.ended == m.renewal.version || m.renewal.usable(now) {
 		return // there is none in the beginning, either
+	}
+	if due, _ := m.renewal.isDue(now); (due || m.fetching) && m.renewal.failures == 0 {
+		return // as after a sleep: the next one may be here in a moment
 	}
 	m.ended = m.renewal.version
 	if m.cancel != nil {
@@ -138,37 +157,35 @@ func (p *Pool) expire(now time.Time, m *member) {
 	p.failed(now, m, &ProbeError{URL: m.URL, Kind: ErrExpired}, true)
 }
 
-// start begins what is due for m and returns when something will be; zero if only a
-// result can tell.
-func (p *Pool) start(now time.Time, m *member, alone bool) (next time.Time) {
-	soon := func(t time.Time) {
-		if next.IsZero() || t.Before(next) {
-			next = t
-		}
-	}
-	if due := m.renewal.due; !m.fetching && !due.IsZero() {
-		if due.After(now) {
-			soon(due)
-		} else {
-			p.fetch(m)
-		}
+// start begins what is due for m and returns when something will be, by the monotonic
+// clock; zero if only a result can tell.
+func (p *Pool) start(now instant, m *member, alone bool) (next time.Time) {
+	soon := func(t time.Time) { next = earlier(next, t) }
+	if due, in := m.renewal.isDue(now); !m.fetching && due {
+		p.fetch(m)
+	} else if !m.fetching && in > 0 {
+		soon(now.mono.Add(in))
 	}
 	if !m.renewal.usable(now) {
 		m.doubted = false // it is known to be of no use
 		return next
 	}
-	if end := m.renewal.cred.Expires; !end.IsZero() {
-		soon(end)
+	if left := m.renewal.left(now); left > 0 {
+		soon(now.mono.Add(left))
 	}
 	if m.doubted {
-		switch at := m.asked.Add(doubtPause); {
+		at := m.asked.Add(doubtPause)
+		if m.hold.After(at) {
+			at = m.hold
+		}
+		switch {
 		case m.cancel != nil && m.breaker.health != Healthy:
 			m.doubted = false // that probe has no credit, either
-		case at.After(now):
+		case at.After(now.mono):
 			soon(at)
 		case m.cancel == nil:
-			m.doubted, m.asked = false, now
-			p.probe(now, m, alone, true)
+			m.doubted, m.asked = false, now.mono
+			p.probe(now.mono, m, alone, true)
 		case !m.urgent:
 			m.cancel(errDoubted)
 		}
@@ -176,16 +193,19 @@ func (p *Pool) start(now time.Time, m *member, alone bool) (next time.Time) {
 	if m.cancel != nil {
 		return next
 	}
-	if at := m.due(p.cfg.ProbeEvery, alone); at.After(now) {
+	if at := m.due(p.cfg.ProbeEvery, alone); at.After(now.mono) {
 		soon(at)
 	} else {
-		p.probe(now, m, alone, false)
+		p.probe(now.mono, m, alone, false)
 	}
 	return next
 }
 
 // due is when the next probe of m begins.
 func (m *member) due(every time.Duration, alone bool) time.Time {
+	if m.hold.After(m.began) {
+		return m.hold
+	}
 	if m.began.IsZero() || m.probed != m.renewal.version {
 		return m.began // never, or never with this credential
 	}
@@ -229,11 +249,12 @@ func (p *Pool) probe(now time.Time, m *member, alone, urgent bool) {
 		defer cancel(nil)
 		bounded, end := context.WithTimeout(ctx, p.cfg.ProbeTimeout)
 		defer end()
-		latency, err := probe(bounded, p.cfg.Net, m.address, r, pace)
+		at, latency, err := p.prober.run(bounded, m.address, r, pace)
 		gone := context.Cause(ctx) != nil
-		p.result(func(now time.Time) {
+		p.result(func(now instant) {
 			m.cancel = nil
 			if !gone && !m.removed {
+				r.Address = at
 				p.judge(now, m, r, latency, err, urgent)
 			}
 		})
@@ -241,21 +262,27 @@ func (p *Pool) probe(now time.Time, m *member, alone, urgent bool) {
 }
 
 // result hands what a goroutine found to the loop.
-func (p *Pool) result(f func(now time.Time)) {
+func (p *Pool) result(f func(now instant)) {
 	select {
 	case p.loop.results <- f:
 	case <-p.ctx.Done():
 	}
 }
 
-// judge takes the verdict of a probe of m with the credential of r.
-func (p *Pool) judge(now time.Time, m *member, r Relay, latency time.Duration, err error, urgent bool) {
+// judge takes the verdict of a probe of m with the credential of r, which if it passed
+// it did at the address of r.
+func (p *Pool) judge(now instant, m *member, r Relay, latency time.Duration, err error, urgent bool) {
 	if !m.renewal.usable(now) {
 		return // its end came first, and the verdict is about the past
 	}
+	if isShortage(err) {
+		m.err, m.hold, m.doubted = err, now.mono.Add(retryPause), urgent
+		p.cfg.Logger.Warn("no probe of a TURN server could be made", "server", m.URL, "error", err)
+		return
+	}
 	if err == nil {
 		m.renewal.accepted()
-		p.passed(now, m, latency)
+		p.passed(now, m, r.Address, latency)
 		return
 	}
 	if refusesCredential(err) {
@@ -277,9 +304,9 @@ func (p *Pool) fetch(m *member) {
 		defer cancel()
 		c, err := m.Credentials(ctx)
 		if err == nil {
-			err = c.validate(time.Now())
+			err = c.validate(p.cfg.Time())
 		}
-		p.result(func(now time.Time) {
+		p.result(func(now instant) {
 			m.fetching = false
 			if !m.removed {
 				p.fetched(now, m, c, err)
@@ -289,7 +316,7 @@ func (p *Pool) fetch(m *member) {
 }
 
 // fetched takes the answer.
-func (p *Pool) fetched(now time.Time, m *member, c Credential, err error) {
+func (p *Pool) fetched(now instant, m *member, c Credential, err error) {
 	spread := 2*rand.Float64() - 1
 	if err == nil {
 		m.renewal.got(now, c, spread)
@@ -305,6 +332,6 @@ func (p *Pool) fetched(now time.Time, m *member, c Credential, err error) {
 // relay is the way that m is, with its present credential.
 func (m *member) relay() Relay {
 	c := m.renewal.cred
-	return Relay{URL: m.URL, Username: c.Username, Password: c.Password, Expires: c.Expires,
+	return Relay{URL: m.URL, Address: m.at, Username: c.Username, Password: c.Password, Expires: c.Expires,
 		Down: m.breaker.health == Unhealthy, TLS: m.TLS}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -33,10 +34,15 @@ func (p *Pool) vanished(m *member) {
 }
 
 // passed notes a probe that passed.
-func (p *Pool) passed(now time.Time, m *member, latency time.Duration) {
+func (p *Pool) passed(now instant, m *member, at netip.Addr, latency time.Duration) {
 	p.ins.TURNProbe.Record(context.Background(), float64(latency)/float64(time.Millisecond), m.label())
 	m.err = nil
-	if m.breaker.pass(now) {
+	moved := m.at != at
+	if moved && m.at.IsValid() {
+		p.cfg.Logger.Info("TURN server is used at another address", "server", m.URL, "from", m.at, "to", at)
+	}
+	m.at = at
+	if m.breaker.pass(now.mono) {
 		m.latency = latency
 		p.loop.order = append(p.loop.order, m)
 		p.ins.TURNServerHealthy.Add(context.Background(), 1, m.label())
@@ -44,6 +50,8 @@ func (p *Pool) passed(now time.Time, m *member, latency time.Duration) {
 		p.record(witness.TURNServerHealthCheckSuccess, witness.Info, map[string]any{
 			"url": m.URL, "latency_ms": float64(latency) / float64(time.Millisecond),
 		}, "")
+	} else if moved {
+		m.latency = latency
 	} else {
 		m.latency = smooth(m.latency, latency)
 	}
@@ -52,10 +60,10 @@ func (p *Pool) passed(now time.Time, m *member, latency time.Duration) {
 }
 
 // failed notes a probe that failed, or that there is nothing to probe with.
-func (p *Pool) failed(now time.Time, m *member, err error, atOnce bool) {
+func (p *Pool) failed(now instant, m *member, err error, atOnce bool) {
 	m.err = err
 	was := m.breaker.health
-	if !m.breaker.fail(now, p.cfg.Failures, atOnce) {
+	if !m.breaker.fail(now.mono, p.cfg.Failures, atOnce) {
 		p.cfg.Logger.Debug("TURN probe failed", "server", m.URL, "error", err)
 		return
 	}
@@ -71,7 +79,7 @@ func (p *Pool) failed(now time.Time, m *member, err error, atOnce bool) {
 // chosen reports when another endpoint became the first choice because the one
 // before it failed, and when none is usable.
 func (p *Pool) chosen() {
-	ranked := p.ranking(time.Now())
+	ranked := p.ranking(p.now())
 	if len(ranked) == 0 || ranked[0].breaker.health == Unhealthy {
 		n := len(p.loop.members)
 		if p.loop.alone() && !p.loop.dark && n > 0 {
@@ -93,14 +101,37 @@ func (p *Pool) chosen() {
 	p.record(witness.TURNServerFailover, witness.Warning, map[string]any{"from": from.URL, "to": to.URL}, hex.EncodeToString(id))
 }
 
+// record queues an event for the Recorder: one that blocks, against its contract, must
+// not hold up the loop.
 func (p *Pool) record(name witness.Name, severity witness.Severity, meta map[string]any, failover string) {
-	p.cfg.Recorder.Record(context.Background(), witness.Event{
-		Name: name, Time: time.Now(), AgentID: p.cfg.AgentID, Severity: severity, Metadata: meta, FailoverID: failover,
-	})
+	select {
+	case p.events <- witness.Event{
+		Name: name, Time: p.cfg.Time().Round(0), AgentID: p.cfg.AgentID, Severity: severity, Metadata: meta, FailoverID: failover,
+	}:
+	default:
+		p.cfg.Logger.Warn("the Recorder is too slow, an event is lost", "event", name)
+	}
+}
+
+// tell hands the events to the Recorder, in order, until the loop has ended; those
+// that wait then, for a moment only.
+func (p *Pool) tell() {
+	var end time.Time
+	for e := range p.events {
+		if p.ctx.Err() != nil {
+			if end.IsZero() {
+				end = time.Now().Add(eventsWait)
+			}
+			if time.Now().After(end) {
+				continue
+			}
+		}
+		p.cfg.Recorder.Record(context.Background(), e)
+	}
 }
 
 // ranking is what Rank answers.
-func (p *Pool) ranking(now time.Time) []*member {
+func (p *Pool) ranking(now instant) []*member {
 	var out, others []*member
 	usable := func(m *member) bool { return m.renewal.usable(now) }
 	for _, m := range p.loop.order {
@@ -126,7 +157,7 @@ func (m *member) standing() standing {
 }
 
 // publish makes what Rank, Changed and Status answer.
-func (p *Pool) publish(now time.Time) {
+func (p *Pool) publish(now instant) {
 	ranked := p.ranking(now)
 	relays := make([]Relay, len(ranked))
 	for i, m := range ranked {
@@ -151,12 +182,12 @@ func (p *Pool) publish(now time.Time) {
 }
 
 func sameRelay(a, b Relay) bool {
-	return a.URL == b.URL && a.Username == b.Username && a.Password == b.Password && a.Expires.Equal(b.Expires) && a.Down == b.Down && a.TLS == b.TLS
+	return a.URL == b.URL && a.Address == b.Address && a.Username == b.Username && a.Password == b.Password && a.Expires.Equal(b.Expires) && a.Down == b.Down && a.TLS == b.TLS
 }
 
-func (p *Pool) status(now time.Time, m *member, alone bool) Status {
+func (p *Pool) status(now instant, m *member, alone bool) Status {
 	s := Status{
-		URL: m.URL, Health: m.breaker.health, Since: m.breaker.since, Latency: m.latency,
+		URL: m.URL, Address: m.at, Health: m.breaker.health, Since: m.breaker.since, Latency: m.latency,
 		Failures: m.breaker.failures, Err: m.err, Expires: m.renewal.cred.Expires,
 	}
 	if m.err != nil {

@@ -76,17 +76,21 @@ func (w *world) open(endpoints ...Endpoint) {
 		}
 	}
 	p, err := NewPool(PoolConfig{
-		Endpoints: endpoints, Net: w.me, AgentID: "agent",
-		Recorder: witness.RecorderFunc(func(_ context.Context, e witness.Event) {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			w.events = append(w.events, e)
-		}),
+		Endpoints: endpoints, Net: w.me, AgentID: "agent", Recorder: w.recorder(),
 	})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.pool = p
+}
+
+// recorder keeps the events.
+func (w *world) recorder() witness.Recorder {
+	return witness.RecorderFunc(func(_ context.Context, e witness.Event) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.events = append(w.events, e)
+	})
 }
 
 // close ends the Pool, which takes no time.
@@ -156,6 +160,7 @@ func (w *world) until(most time.Duration, order ...int) time.Duration {
 // took returns the events since the last call, as words: the name, and relays by
 // their number.
 func (w *world) took() []string {
+	synctest.Wait() // the Recorder has a goroutine of its own
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var out []string

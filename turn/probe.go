@@ -7,12 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"time"
 
 	"github.com/pion/stun/v4"
 	"github.com/pion/transport/v5"
 	"github.com/pion/transport/v5/stdnet"
+
+	"github.com/infrafabric/agentmesh/internal/resolve"
 )
 
 // DefaultProbeTimeout bounds a probe when nothing else does.
@@ -27,8 +30,13 @@ const DefaultProbeTimeout = 5 * time.Second
 // That the relay talks to itself is what it does for two agents that both need it.
 // No address of this host is told to anybody but the server, which sees it anyway.
 //
-// The context bounds the call; without a deadline it is DefaultProbeTimeout. A nil network means the system's. The error is
-// a [*ProbeError], or matches the cause of ctx when that was cancelled.
+// If the server's name has several addresses, each is tried, the next one when the one
+// before is silent for a moment, until one passes; one of a Relay with an Address is
+// tried first.
+//
+// The context bounds the call, the look-up of the name included; without a deadline it
+// is DefaultProbeTimeout. A nil network means the system's. The error is a
+// [*ProbeError], or matches the cause of ctx when that was cancelled.
 func Probe(ctx context.Context, n transport.Net, r Relay) (latency time.Duration, err error) {
 	a, err := parseAddress(r.URL)
 	if err != nil {
@@ -44,7 +52,9 @@ func Probe(ctx context.Context, n transport.Net, r Relay) (latency time.Duration
 		ctx, cancel = context.WithTimeout(ctx, DefaultProbeTimeout)
 		defer cancel()
 	}
-	latency, err = probe(ctx, n, a, r, pace{firstResend, DefaultProbeTimeout, DefaultProbeTimeout})
+	names := resolve.New(resolve.Config{Lookup: resolve.Of(n)})
+	defer names.Close()
+	_, latency, err = (&prober{n, names, time.Now}).run(ctx, a, r, pace{firstResend, DefaultProbeTimeout, DefaultProbeTimeout})
 	if err != nil {
 		return 0, fmt.Errorf("turn: probe: %w", err)
 	}
@@ -58,8 +68,8 @@ type pace struct {
 	later    time.Duration // with silence in each step after it
 }
 
-// probe is Probe within a ctx that has a deadline.
-func probe(ctx context.Context, n transport.Net, a address, r Relay, p pace) (time.Duration, error) {
+// probe is Probe of one address within a ctx that has a deadline.
+func (p *prober) probe(ctx context.Context, a address, at netip.Addr, r Relay, pace pace) (time.Duration, error) {
 	fail := func(err error) (time.Duration, error) {
 		if errors.Is(ctx.Err(), context.Canceled) {
 			return 0, context.Cause(ctx) // given up: that says nothing about the server
@@ -74,11 +84,11 @@ func probe(ctx context.Context, n transport.Net, a address, r Relay, p pace) (ti
 	if r.Username == "" || r.Password == "" {
 		return fail(&ProbeError{Kind: ErrNoCredential})
 	}
-	conn, err := dial(ctx, n, a, r.TLS, p.patience)
+	conn, err := dial(ctx, p.net, a, at, r.TLS, pace.patience)
 	if err != nil {
 		return fail(err)
 	}
-	x := &exchange{conn: newWire(conn, a.datagram), pace: p, username: r.Username, password: r.Password, expires: r.Expires}
+	x := &exchange{conn: newWire(conn, a.datagram), pace: pace, username: r.Username, password: r.Password, expires: r.Expires, now: p.now}
 	defer x.conn.Close()
 	defer context.AfterFunc(ctx, x.conn.interrupt)()
 
@@ -107,6 +117,7 @@ type exchange struct {
 	pace
 	username, password string
 	expires            time.Time
+	now                func() time.Time // the wall clock
 
 	realm stun.Realm
 	nonce stun.Nonce
@@ -269,7 +280,7 @@ func (x *exchange) refusal(t stun.MessageType, code stun.ErrorCodeAttribute) *Pr
 		if end.IsZero() {
 			end = usernameEnd(x.username)
 		}
-		if !end.IsZero() && !end.After(time.Now()) {
+		if !end.IsZero() && !end.After(x.now()) {
 			e.Kind = ErrExpired
 		}
 	case stun.CodeAllocQuotaReached:
@@ -321,7 +332,7 @@ func (x *exchange) step(ctx context.Context, lossy bool, send func() error, take
 	end := time.Now().Add(x.patience)
 	stray := 0
 	for {
-		if err := send(); err != nil {
+		if err := send(); err != nil && !(lossy && isShortage(err)) { // as if it was lost
 			return err
 		}
 		again := end

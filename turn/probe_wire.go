@@ -5,17 +5,20 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/pion/stun/v4"
 	"github.com/pion/transport/v5"
 	"github.com/pion/turn/v5"
+
+	"github.com/infrafabric/agentmesh/internal/resolve"
 )
 
-// dial connects to a server within patience and ctx. A datagram socket is connected
+// dial connects to an address of a server within patience and ctx. A datagram socket is connected
 // too: the system then drops what others send, and tells when nobody listens there.
-func dial(ctx context.Context, n transport.Net, a address, cfg *tls.Config, patience time.Duration) (net.Conn, error) {
+func dial(ctx context.Context, n transport.Net, a address, at netip.Addr, cfg *tls.Config, patience time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	deadline, _ := ctx.Deadline()
@@ -24,7 +27,7 @@ func dial(ctx context.Context, n transport.Net, a address, cfg *tls.Config, pati
 		network = "udp"
 	}
 	//lint:ignore SA1019 a transport.Dialer has no DialContext, and without Cancel an end before the deadline would have to wait for it
-	conn, err := n.CreateDialer(&net.Dialer{Deadline: deadline, Cancel: ctx.Done()}).Dial(network, a.hostPort)
+	conn, err := n.CreateDialer(&net.Dialer{Deadline: deadline, Cancel: ctx.Done()}).Dial(network, resolve.JoinHostPort(at.String(), a.port))
 	if err != nil || !a.tls {
 		return conn, err
 	}

@@ -4,10 +4,10 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
-	"strings"
+	"net/netip"
 	"time"
 
-	"github.com/pion/stun/v4"
+	"github.com/infrafabric/agentmesh/internal/resolve"
 )
 
 // Relay is a way to a TURN server, with the credential to use there now.
@@ -23,6 +23,9 @@ type Relay struct {
 	// Expires is when the credential ends, zero for never. An allocation that was
 	// made with it may outlive it, or not be refreshed: it is the server's choice.
 	Expires time.Time
+	// Address is where the last probe that passed reached the server: one of those
+	// that the host of the URL stands for. The zero Addr means that this is not known.
+	Address netip.Addr
 	// Down says that the last probes failed. Such relays are ranked last.
 	Down bool
 	// TLS is for "turns" URLs. Nil means the system's authorities and the host of
@@ -30,15 +33,31 @@ type Relay struct {
 	TLS *tls.Config `json:"-"`
 }
 
-// Server returns the host of the URL in lower case: what tells one server from
-// another, by whatever protocol and port it is reached. It is "" for an invalid
+// Server returns the host of the URL in lower case and ASCII: what tells one server
+// from another, by whatever protocol and port it is reached. It is "" for an invalid
 // URL.
 func (r Relay) Server() string {
-	u, err := stun.ParseURI(r.URL)
+	s, err := resolve.ParseTURN(r.URL)
 	if err != nil {
 		return ""
 	}
-	return strings.ToLower(u.Host)
+	return s.Host
+}
+
+// Transport returns how the server is reached: "udp", "tcp" or "tls"; "" for an invalid
+// URL. A Pool's ranking is by latency; where a network harms one of them, take the first
+// of the ranking that has another.
+func (r Relay) Transport() string {
+	s, err := resolve.ParseTURN(r.URL)
+	switch {
+	case err != nil:
+		return ""
+	case s.UDP:
+		return "udp"
+	case s.TLS:
+		return "tls"
+	}
+	return "tcp"
 }
 
 // String returns the URL alone.

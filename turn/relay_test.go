@@ -33,3 +33,16 @@ func TestRelayServer(t *testing.T) {
 		}
 	}
 }
+
+func TestRelayTransport(t *testing.T) {
+	for url, want := range map[string]string{
+		"turn:r.example":                    "udp",
+		"turn:r.example:3478?transport=tcp": "tcp",
+		"turns:r.example":                   "tls",
+		"http://r.example":                  "",
+	} {
+		if got := (Relay{URL: url}).Transport(); got != want {
+			t.Errorf("%s: %q instead of %q", url, got, want)
+		}
+	}
+}

@@ -90,7 +90,8 @@ func TestServerRelays(t *testing.T) {
 	}
 }
 
-// TestServerFamilies: a client of either family may ask for an address of either.
+// TestServerFamilies: a client of either family may ask for an address of either, and
+// one that asks for none gets IPv4 (RFC 8656 §7.2).
 func TestServerFamilies(t *testing.T) {
 	udp4, udp6 := udp(t, loopback4), udp(t, loopback6)
 	serve(t, func(c *ServerConfig) {
@@ -98,7 +99,7 @@ func TestServerFamilies(t *testing.T) {
 		c.RelayIPs = []RelayIP{{Public: loopback4}, {Public: loopback6}}
 	})
 	for _, conn := range []net.PacketConn{udp4, udp6} {
-		for family, want := range map[byte]netip.Addr{0: addrPort(conn.LocalAddr()).Addr(), 1: loopback4, 2: loopback6} {
+		for family, want := range map[byte]netip.Addr{0: loopback4, 1: loopback4, 2: loopback6} {
 			var more []stun.Setter
 			if family != 0 {
 				more = append(more, attr(stun.AttrRequestedAddressFamily, family, 0, 0, 0))

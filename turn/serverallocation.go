@@ -1,6 +1,7 @@
 package turn
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -8,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/pion/stun/v4"
 	pion "github.com/pion/turn/v5"
@@ -25,6 +27,19 @@ type allocation struct {
 	grants  *grants
 
 	close, end sync.Once
+	closed     chan struct{}
+}
+
+// wait returns after d, or false when the allocation ends before.
+func (a *allocation) wait(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-a.closed:
+		return false
+	}
 }
 
 // Validate implements pion/turn's RelayAddressGenerator.
@@ -48,7 +63,7 @@ func (i *inlet) AllocatePacketConn(c pion.AllocateListenerConfig) (net.PacketCon
 		s.counters.capacityRefused.Add(1)
 		return nil, nil, err
 	}
-	a := &allocation{inlet: i, client: e.client, bind: ip.Bind, account: e.place, grants: newGrants()}
+	a := &allocation{inlet: i, client: e.client, bind: ip.Bind, account: e.place, grants: newGrants(), closed: make(chan struct{})}
 	if err := s.bind(a, c.Network, ip); err != nil {
 		s.vacate()
 		s.counters.capacityRefused.Add(1)
@@ -125,14 +140,20 @@ func (s *Server) relay(at netip.AddrPort) *allocation {
 
 // ReadFrom returns the next datagram of a peer. What another allocation of this
 // server sends comes from there, also where the host knows itself by another
-// address.
+// address. pion/turn takes an error for the end of the allocation, so one that passes
+// is waited for.
 func (a *allocation) ReadFrom(p []byte) (int, net.Addr, error) {
-	for {
+	for pause := time.Duration(0); ; {
 		n, addr, err := a.PacketConn.ReadFrom(p)
 		if err != nil {
+			pause = min(max(2*pause, time.Millisecond), time.Second)
+			if !errors.Is(err, net.ErrClosed) && a.wait(pause) {
+				continue
+			}
 			a.end.Do(a.inlet.server.wg.Done)
-			return 0, nil, err
+			return 0, nil, net.ErrClosed
 		}
+		pause = 0
 		if n >= len(p) {
 			continue // cut off
 		}
@@ -185,6 +206,7 @@ func (a *allocation) Close() error {
 	a.close.Do(func() {
 		i, s := a.inlet, a.inlet.server
 		defer s.wg.Done()
+		close(a.closed)
 		if err := a.PacketConn.Close(); err != nil {
 			s.cfg.Logger.Warn("close the socket of an allocation", "error", err)
 		}

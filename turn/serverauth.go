@@ -17,10 +17,11 @@ type credentials struct {
 	realm   string
 	secrets [][]byte
 	users   map[string]stun.MessageIntegrity
+	now     func() time.Time
 }
 
 func newCredentials(c ServerConfig) *credentials {
-	k := &credentials{realm: c.Realm, users: make(map[string]stun.MessageIntegrity, len(c.Users))}
+	k := &credentials{realm: c.Realm, now: c.Time, users: make(map[string]stun.MessageIntegrity, len(c.Users))}
 	for _, s := range c.Secrets {
 		k.secrets = append(k.secrets, []byte(s))
 	}
@@ -42,7 +43,7 @@ func (k *credentials) find(username string, request []byte) (user string, key st
 		return username, key, true
 	}
 	user, expires, ok := parseRESTUser(username)
-	if !ok || len(k.secrets) == 0 || time.Now().Unix() > expires {
+	if !ok || len(k.secrets) == 0 || k.now().Unix() > expires {
 		return "", nil, false
 	}
 	for _, secret := range k.secrets {

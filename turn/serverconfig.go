@@ -26,7 +26,9 @@ type ServerConfig struct {
 	// [tls.NewListener]. Their connections need addresses of type *net.TCPAddr.
 	Listeners []net.Listener
 	// RelayIPs are the addresses at which allocations are made: one, or one of
-	// IPv4 and one of IPv6. A request for the other family gets error 440.
+	// IPv4 and one of IPv6. A request for the other family gets error 440. Where there
+	// are both, a client that asks for none gets IPv4, whatever its own is (RFC 8656
+	// §7.2).
 	RelayIPs []RelayIP
 	// PortMin and PortMax are the first and the last port of allocations. Zero
 	// means 49152 and 65535 (RFC 8656 §7.2).
@@ -43,6 +45,9 @@ type ServerConfig struct {
 	// of HMAC-SHA1(secret, user name). Each has at least 16 bytes, and each is
 	// accepted, so that one can take the place of another.
 	Secrets []string `json:"-"`
+	// Time returns the time of the world, by which credentials end; it must be safe
+	// for concurrent use. Nil means time.Now.
+	Time func() time.Time `json:"-"`
 	// Users maps names, without a colon, to passwords of at least 8 bytes that
 	// never expire.
 	Users map[string]string `json:"-"`
@@ -136,6 +141,9 @@ func (c ServerConfig) withDefaults() (ServerConfig, error) {
 			return c, &ConfigError{"ServerConfig.Net", "is nil and the system's does not work: " + err.Error()}
 		}
 	}
+	if c.Time == nil {
+		c.Time = time.Now
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -225,9 +233,10 @@ func (c *ServerConfig) checkPeers() error {
 
 func (c *ServerConfig) checkLimits() error {
 	for _, f := range []struct {
-		name                       string
-		value                      *int
-		otherwise, lowest, highest int
+		name              string
+		value             *int
+		otherwise, lowest int
+		highest           int64 // more than an int has where that has 32 bits
 	}{
 		{"MaxAllocations", &c.MaxAllocations, 4096, 1, 1_000_000},
 		{"MaxAllocationsPerUser", &c.MaxAllocationsPerUser, 256, 1, 1_000_000},
@@ -238,7 +247,7 @@ func (c *ServerConfig) checkLimits() error {
 		if *f.value == 0 {
 			*f.value = f.otherwise
 		}
-		if *f.value < f.lowest || *f.value > f.highest {
+		if *f.value < f.lowest || int64(*f.value) > f.highest {
 			return &ConfigError{"ServerConfig." + f.name, fmt.Sprintf("is %d, not from %d to %d", *f.value, f.lowest, f.highest)}
 		}
 	}

@@ -55,9 +55,12 @@ func (s *Server) serve(conn net.PacketConn, st *stream) error {
 		Realm:              s.cfg.Realm,
 		AllocationLifetime: s.cfg.Lifetime,
 		InboundMTU:         maxDatagram,
-		LoggerFactory:      silence{},
-		AuthHandler:        i.authenticate,
-		QuotaHandler:       i.reserve,
+		// Without it a client of IPv6 that wants an address of IPv4, and asks for it as
+		// the RFC says, by no attribute, would get one of IPv6.
+		StrictAddressFamily: len(s.cfg.RelayIPs) > 1,
+		LoggerFactory:       silence{},
+		AuthHandler:         i.authenticate,
+		QuotaHandler:        i.reserve,
 		EventHandler: pion.EventHandler{
 			OnAuth:              i.onAuth,
 			OnPermissionCreated: func(c, _ net.Addr, _, _, _ string, _ net.Addr, p net.IP) { i.grants(c).permission(p, true) },
@@ -80,6 +83,9 @@ func (i *inlet) ReadFrom(p []byte) (int, net.Addr, error) {
 	i.finish()
 	for pause := time.Duration(0); ; {
 		n, addr, err := i.PacketConn.ReadFrom(p)
+		if err == nil {
+			pause = 0
+		}
 		switch {
 		case err == nil && looksRight(p[:n]):
 			i.now = serving{client: addrPort(addr), addr: addr, raw: p[:n]}

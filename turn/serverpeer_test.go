@@ -191,7 +191,9 @@ func TestServerRefusesPeers(t *testing.T) {
 	four := call(t, udp4.LocalAddr(), "u", serverPassword)
 	six := call(t, udp6.LocalAddr(), "u", serverPassword)
 	four.mustAllocate()
-	six.mustAllocate()
+	if relayed, code := six.allocate(attr(stun.AttrRequestedAddressFamily, 2, 0, 0, 0)); code != 0 || !relayed.Addr().Is6() {
+		t.Fatal(relayed, code)
+	}
 	channel := uint16(0x4000)
 	for text, why := range closedAddrs {
 		a := netip.MustParseAddr(text)

@@ -1,12 +1,17 @@
 package turn
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // Status is what a [Pool] thinks of one endpoint. Its JSON form holds no secret,
 // and times that are unknown are left out.
 type Status struct {
 	// URL is the endpoint's, as it was given.
 	URL string `json:"url"`
+	// Address is where the last probe that passed reached the server.
+	Address netip.Addr `json:"address,omitzero"`
 	// Health is the verdict, Since when it was reached.
 	Health Health    `json:"health"`
 	Since  time.Time `json:"since,omitzero"`

@@ -90,6 +90,28 @@ func TestCheckPrintsEveryFault(t *testing.T) {
 	call(t, 1, "check", path)
 }
 
+// What is given by mistake is named, and so are both lines of a key with two names.
+func TestMistakesAreNamed(t *testing.T) {
+	dir := t.TempDir()
+	key, agents := filepath.Join(dir, "k"), filepath.Join(dir, "agents")
+	line, _ := call(t, 0, "create", "-id", "agent-a", "-key", key)
+	for text, want := range map[string]string{
+		line + strings.Replace(line, "agent-a", "agent-b", 1): `line 2: agent "agent-b" has the key of agent "agent-a" on line 1`,
+		"\ufeff" + line: "byte order mark",
+		"agent-a ssh-ed25519 AAAAC3NzaC1lZDI1NTE5\n": "OpenSSH public key",
+	} {
+		if err := os.WriteFile(agents, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, errs := call(t, 1, "check", agents); !strings.Contains(errs, want) {
+			t.Errorf("printed %q, want %q", errs, want)
+		}
+	}
+	if _, errs := call(t, 1, "show", "-id", "agent-a", "-key", agents); !strings.Contains(errs, agents) || !strings.Contains(errs, "found ") {
+		t.Errorf("a directory in place of a key: %q", errs)
+	}
+}
+
 func TestFailures(t *testing.T) {
 	dir := t.TempDir()
 	call(t, 1, "create", "-id", "a b", "-key", filepath.Join(dir, "k"))

@@ -62,20 +62,22 @@ func serve(ctx context.Context, o options, log *slog.Logger, stdout io.Writer) e
 	if err != nil {
 		return err
 	}
+	l, err := net.Listen("tcp", o.addr) // before the server says that it has started
+	if err != nil {
+		return err
+	}
+	defer l.Close()
 	server, err := signaling.NewServer(cfg)
 	if err != nil {
 		return err
 	}
 	defer server.Close()
-	l, err := net.Listen("tcp", o.addr)
-	if err != nil {
-		return err
-	}
 	log.Info("listening", "address", l.Addr().String(), "tls", tlsConfig != nil)
 	if a, ok := l.Addr().(*net.TCPAddr); ok && !a.IP.IsLoopback() && tlsConfig == nil {
 		log.Warn("without TLS everybody on the way sees who talks to whom; set -name, or a proxy that does TLS")
 	}
 	fmt.Fprintln(stdout, "listening on", l.Addr())
+	l = &patientListener{Listener: l, log: log}
 	if tlsConfig != nil {
 		l = tls.NewListener(l, tlsConfig)
 	}
@@ -125,7 +127,7 @@ func (o options) tlsConfig(log *slog.Logger) (*tls.Config, error) {
 func reported(log *slog.Logger, what string) func(error) {
 	return func(err error) {
 		if err != nil {
-			log.Error("the last good one stays in use", "what", what, "error", err)
+			log.Error("not usable; a good one before it stays in use", "what", what, "error", err)
 			return
 		}
 		log.Info("reloaded", "what", what)

@@ -123,6 +123,33 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestErrorsSaySizes: an error has the size, the limit and the place.
+func TestErrorsSaySizes(t *testing.T) {
+	for want, read := range map[string]func(r *Reader){
+		"byte string of 5 bytes, more than 4, at byte 1": func(r *Reader) { r.Bytes(4) },
+		"byte string of 5 bytes is cut off at byte 1":    func(r *Reader) { r.Bytes(9) },
+		"byte string of 2 bytes, not 3, at byte 3":       func(r *Reader) { r.Fixed(make([]byte, 3)) },
+		"array of 3 elements, not 2, at byte 1":          func(r *Reader) { r.Array(2) },
+		"array of 3 elements, more than 2, at byte 1":    func(r *Reader) { r.ArrayMax(2) },
+		"map of 100 elements is cut off at byte 2":       func(r *Reader) { r.MapMax(1000) },
+		"integer 300, more than 299, at byte 3":          func(r *Reader) { r.UintMax(299) },
+		"text that is not UTF-8 at byte 2":               func(r *Reader) { r.Text(1) },
+		"no text string at byte 0":                       func(r *Reader) { r.Text(1) },
+	} {
+		input := map[string][]byte{"byte string of 5": {0x45, 1, 2, 3}, "byte string of 2": {0x42, 1, 2}, "array": {0x83, 1, 1, 1},
+			"map": {0xb8, 100, 0x61}, "integer": {0x19, 1, 44}, "text": {0x61, 0xff}, "no": {1}}
+		for prefix, b := range input {
+			if !strings.HasPrefix(want, prefix) {
+				continue
+			}
+			r := NewReader(b)
+			if read(r); r.Err() == nil || !strings.HasSuffix(r.Err().Error(), ": "+want) {
+				t.Errorf("%v, want %s", r.Err(), want)
+			}
+		}
+	}
+}
+
 // FuzzReader: whatever is read is written back to the same bytes.
 func FuzzReader(f *testing.F) {
 	f.Add(AppendInt(AppendText(AppendBytes(AppendUint(AppendArray(nil, 4), 300), []byte("b")), "t"), -5))

@@ -78,7 +78,7 @@ func (r *Reader) Uint() uint64 { return r.head(majorUint, "unsigned integer") }
 func (r *Reader) UintMax(most uint64) uint64 {
 	n := r.Uint()
 	if n > most {
-		r.fail("integer out of range")
+		r.fail(fmt.Sprintf("integer %d, more than %d,", n, most))
 		return 0
 	}
 	return n
@@ -110,7 +110,7 @@ func (r *Reader) Bytes(most int) []byte { return r.str(majorBytes, "byte string"
 func (r *Reader) Fixed(dst []byte) {
 	s := r.Bytes(len(dst))
 	if r.err == nil && len(s) != len(dst) {
-		r.fail("byte string of another length")
+		r.fail(fmt.Sprintf("byte string of %d bytes, not %d,", len(s), len(dst)))
 		return
 	}
 	copy(dst, s)
@@ -131,7 +131,7 @@ func (r *Reader) TextLike(most int, known ...string) string {
 		}
 	}
 	if !utf8.Valid(s) {
-		r.fail("text is not UTF-8")
+		r.fail("text that is not UTF-8")
 		return ""
 	}
 	return string(s)
@@ -143,11 +143,11 @@ func (r *Reader) str(major byte, what string, most int) []byte {
 		return nil
 	}
 	if n > uint64(most) {
-		r.fail(what + " is too long")
+		r.fail(fmt.Sprintf("%s of %d bytes, more than %d,", what, n, most))
 		return nil
 	}
 	if n > uint64(len(r.b)-r.at) {
-		r.fail(what + " is cut off")
+		r.fail(fmt.Sprintf("%s of %d bytes is cut off", what, n))
 		return nil
 	}
 	s := r.b[r.at : r.at+int(n) : r.at+int(n)]
@@ -158,7 +158,7 @@ func (r *Reader) str(major byte, what string, most int) []byte {
 // Array reads the head of an array of exactly n elements.
 func (r *Reader) Array(n int) {
 	if got := r.head(majorArray, "array"); r.err == nil && got != uint64(n) {
-		r.fail("array of another length")
+		r.fail(fmt.Sprintf("array of %d elements, not %d,", got, n))
 	}
 }
 
@@ -174,8 +174,12 @@ func (r *Reader) MapMax(most int) int { return r.count(majorMap, "map", most) }
 // one at least.
 func (r *Reader) count(major byte, what string, most int) int {
 	n := r.head(major, what)
-	if r.err == nil && (n > uint64(most) || n > uint64(len(r.b)-r.at)) {
-		r.fail(what + " of too many elements")
+	switch {
+	case r.err != nil:
+	case n > uint64(most):
+		r.fail(fmt.Sprintf("%s of %d elements, more than %d,", what, n, most))
+	case n > uint64(len(r.b)-r.at):
+		r.fail(fmt.Sprintf("%s of %d elements is cut off", what, n))
 	}
 	if r.err != nil {
 		return 0

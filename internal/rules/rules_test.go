@@ -371,3 +371,30 @@ module root
 type broken struct{}
 
 func (broken) Open(string) (fs.File, error) { return nil, fs.ErrPermission }
+
+// TestBlocks has Go in texts, right and wrong. The module's own go command says what packages export.
+func TestBlocks(t *testing.T) {
+	tr := tree(t, "-- keys/a.go --\n// Package keys has\n//\n//\tid, err := keys.Generate(\"a\")\n//\tnot Go\n//\n// and\n//\n//\tkeys.Missing(ctx)\npackage keys\n")
+	for _, tt := range []struct {
+		text string
+		want []string
+	}{
+		{"```go\npackage main\n\nimport \"os\"\n\nfunc main() { os.Exit(0) }\n```\n", nil},
+		{"```go\npackage main\n\nimport \"os\"\n\nfunc main() { }\n```\n", []string{"README.md:4: \"os\" imported and not used"}},
+		{"text\n\n```go\nid, err := keys.Generate(\"a\")\n```\n", nil},
+		{"```go\nid := keys.Generate(\"a\")\n```\n", []string{"README.md:2:"}},
+		{"```go\nfmt.Println(a.B)\n```\n", []string{"README.md:2: undefined: a"}},
+		{"<!-- go: a struct{ B int } -->\n```go\nfmt.Println(a.B)\n```\n", nil},
+		{"```go\nfmt.Println(\n```\n", []string{"README.md:"}},
+		{"```sh\nfmt.Println(\n```\n", nil},
+	} {
+		got, err := tr.Blocks("../..", map[string][]byte{"README.md": []byte(tt.text)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		check(t, got, append([]string{"keys/a.go:1: undefined: keys.Missing"}, tt.want...)...)
+	}
+	if _, err := tr.Blocks(t.TempDir(), map[string][]byte{"README.md": []byte("```go\n```\n")}); err == nil {
+		t.Error("Blocks works outside of the module")
+	}
+}

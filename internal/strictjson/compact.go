@@ -2,23 +2,13 @@ package strictjson
 
 import (
 	"bytes"
-	"errors"
 	"sync"
 	"unicode/utf8"
 )
 
-// What is wrong with a value. The errors carry no part of it: it may be secret.
-var (
-	ErrSyntax    = errors.New("not one JSON value")
-	ErrUTF8      = errors.New("text is not valid UTF-8 or has a lone surrogate")
-	ErrDuplicate = errors.New("an object has a name twice")
-	ErrDepth     = errors.New("nests too deep")
-	ErrLoose     = errors.New("white space between tokens")
-)
-
 // AppendCompact appends the JSON value src to dst without the white space
 // between its tokens. Arrays and objects may nest up to depth levels. src must
-// be one value; dst is undefined after an error.
+// be one value; dst is undefined after an error, which is an *Error.
 func AppendCompact(dst, src []byte, depth int) ([]byte, error) {
 	s := scanner{src: src, dst: dst, depth: depth, copying: true}
 	err := s.run()
@@ -26,14 +16,14 @@ func AppendCompact(dst, src []byte, depth int) ([]byte, error) {
 }
 
 // Check reports whether src is one value in the form that AppendCompact
-// returns: the error is ErrLoose if only white space is wrong.
+// returns. The error is an *Error, of kind ErrLoose if only white space is wrong.
 func Check(src []byte, depth int) error {
 	s := scanner{src: src, depth: depth}
 	if err := s.run(); err != nil {
 		return err
 	}
-	if s.loose {
-		return ErrLoose
+	if s.loose > 0 {
+		return &Error{Kind: ErrLoose, Offset: s.loose - 1}
 	}
 	return nil
 }
@@ -41,12 +31,13 @@ func Check(src []byte, depth int) error {
 // scanner goes over src once and copies what lies between white space.
 type scanner struct {
 	src, dst []byte
-	at       int
+	at       int // after an error the byte that is wrong
 	from     int // src before it is copied or left out
 	copying  bool
-	loose    bool     // there was white space
+	loose    int      // the byte after the first white space, 0 for none
 	depth    int      // levels left
 	names    [][]byte // of the objects around, innermost last
+	twice    []byte   // the name of an ErrDuplicate
 }
 
 // pool keeps lists of names between values.
@@ -61,13 +52,21 @@ func (s *scanner) run() error {
 	}()
 	s.space()
 	if err := s.value(); err != nil {
-		return err
+		return s.fail(err)
 	}
 	s.space()
 	if s.at != len(s.src) {
-		return ErrSyntax
+		return s.fail(ErrSyntax)
 	}
 	return nil
+}
+
+func (s *scanner) fail(kind error) error {
+	e := &Error{Kind: kind, Offset: s.at, Name: string(s.twice)}
+	if kind == ErrSyntax {
+		e.Found = found(s.src, s.at)
+	}
+	return e
 }
 
 func (s *scanner) space() {
@@ -84,7 +83,9 @@ func (s *scanner) space() {
 	if s.at == start {
 		return
 	}
-	s.loose = true
+	if s.loose == 0 {
+		s.loose = start + 1
+	}
 	if s.copying {
 		s.dst = append(s.dst, s.src[s.from:start]...)
 	}
@@ -121,10 +122,12 @@ func (s *scanner) value() error {
 }
 
 func (s *scanner) literal(word string) error {
-	if len(s.src)-s.at < len(word) || string(s.src[s.at:s.at+len(word)]) != word {
-		return ErrSyntax
+	for i := range len(word) {
+		if s.peek() != word[i] {
+			return ErrSyntax
+		}
+		s.at++
 	}
-	s.at += len(word)
 	return nil
 }
 
@@ -176,6 +179,7 @@ func (s *scanner) object() error {
 		if s.peek() != '"' {
 			return ErrSyntax
 		}
+		start := s.at
 		name, escaped, err := s.str()
 		if err != nil {
 			return err
@@ -184,6 +188,7 @@ func (s *scanner) object() error {
 			name = unescape(nil, name)
 		}
 		if seen, err = s.addName(base, seen, name); err != nil {
+			s.at, s.twice = start, name
 			return err
 		}
 		if s.space(); s.peek() != ':' {
@@ -284,7 +289,7 @@ func (s *scanner) str() (inside []byte, escaped bool, err error) {
 		for i < len(s.src) && plain[s.src[i]] {
 			i++
 		}
-		if i >= len(s.src) {
+		if s.at = i; i >= len(s.src) {
 			return nil, false, ErrSyntax
 		}
 		c := s.src[i]
@@ -292,6 +297,7 @@ func (s *scanner) str() (inside []byte, escaped bool, err error) {
 		case c == '"':
 			inside = s.src[start+1 : i]
 			if high && !utf8.Valid(inside) {
+				s.at = start + 1 + invalid(inside)
 				return nil, false, ErrUTF8
 			}
 			s.at = i + 1
@@ -311,6 +317,18 @@ func (s *scanner) str() (inside []byte, escaped bool, err error) {
 		}
 		i++
 	}
+}
+
+// invalid returns where text stops being UTF-8.
+func invalid(text []byte) int {
+	for i := 0; i < len(text); {
+		r, n := utf8.DecodeRune(text[i:])
+		if r == utf8.RuneError && n == 1 {
+			return i
+		}
+		i += n
+	}
+	return len(text)
 }
 
 // plain marks the bytes that a string may hold without further thought.
@@ -341,12 +359,12 @@ func checkEscape(b []byte) (int, error) {
 	case r < 0xd800 || r > 0xdfff:
 		return 6, nil
 	case r > 0xdbff || len(b) < 12 || b[6] != '\\' || b[7] != 'u':
-		return 0, ErrUTF8
+		return 0, ErrSurrogate
 	}
 	if low, ok := hex4(b[8:]); !ok {
 		return 0, ErrSyntax
 	} else if low < 0xdc00 || low > 0xdfff {
-		return 0, ErrUTF8
+		return 0, ErrSurrogate
 	}
 	return 12, nil
 }

@@ -1,15 +1,16 @@
 package strictjson
 
 import (
+	"bytes"
 	"unicode/utf16"
 	"unicode/utf8"
 )
 
 // The functions below take values in the form that AppendCompact returns.
 
-// Fields calls f for each member of an object, in order, until f fails. ok is
-// false when the value is no object.
-func Fields(compact []byte, f func(name string, value []byte) error) (ok bool, err error) {
+// Fields calls f for each member of an object, in order, until f fails; at is
+// where the value begins in compact. ok is false when compact is no object.
+func Fields(compact []byte, f func(name string, value []byte, at int) error) (ok bool, err error) {
 	if len(compact) < 2 || compact[0] != '{' {
 		return false, nil
 	}
@@ -21,7 +22,7 @@ func Fields(compact []byte, f func(name string, value []byte) error) (ok bool, e
 		name, _ := Unquote(compact[at:end])
 		at = end + 1 // the colon
 		end = at + skip(compact[at:])
-		if err := f(name, compact[at:end:end]); err != nil {
+		if err := f(name, compact[at:end:end], at); err != nil {
 			return true, err
 		}
 		at = end
@@ -88,7 +89,11 @@ func Unquote(compact []byte) (text string, ok bool) {
 	if n < 2 || compact[0] != '"' || compact[n-1] != '"' {
 		return "", false
 	}
-	return string(unescape(make([]byte, 0, n), compact[1:n-1])), true
+	inside := compact[1 : n-1]
+	if bytes.IndexByte(inside, '\\') < 0 {
+		return string(inside), true
+	}
+	return string(unescape(make([]byte, 0, n), inside)), true
 }
 
 // unescape appends what stands between the quotes of a checked string to dst,

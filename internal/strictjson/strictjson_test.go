@@ -46,7 +46,7 @@ func TestRefused(t *testing.T) {
 		`{"a":1,}`: ErrSyntax, `{a:1}`: ErrSyntax, `01`: ErrSyntax, `1.`: ErrSyntax, `.5`: ErrSyntax, `+1`: ErrSyntax, `1e`: ErrSyntax, `-`: ErrSyntax,
 		`nul`: ErrSyntax, `nulll`: ErrSyntax, `True`: ErrSyntax, `"`: ErrSyntax, `"\`: ErrSyntax, `"\x"`: ErrSyntax, `"\u12"`: ErrSyntax, `"\u12g4"`: ErrSyntax,
 		"\"\n\"": ErrSyntax, "\"\x00\"": ErrSyntax, `'a'`: ErrSyntax, "\ufeff1": ErrSyntax, `[1}`: ErrSyntax, `{"a":1]`: ErrSyntax, `1//x`: ErrSyntax, "\u00a01": ErrSyntax,
-		"\"\xff\"": ErrUTF8, "\"\xc0\x80\"": ErrUTF8, "\"\xed\xa0\x80\"": ErrUTF8, `"\ud800"`: ErrUTF8, `"\udc00"`: ErrUTF8, `"\ud800\u0041"`: ErrUTF8, `"\ud800x"`: ErrUTF8,
+		"\"\xff\"": ErrUTF8, "\"\xc0\x80\"": ErrUTF8, "\"\xed\xa0\x80\"": ErrUTF8, `"\ud800"`: ErrSurrogate, `"\udc00"`: ErrSurrogate, `"\ud800\u0041"`: ErrSurrogate, `"\ud800x"`: ErrSurrogate,
 		`{"a":1,"a":1}`: ErrDuplicate, `{"a":1,"\u0061":1}`: ErrDuplicate, `{"x":{"b":1,"c":2,"b":3}}`: ErrDuplicate, `{"\n":1,"\u000a":1}`: ErrDuplicate,
 		`{"😀":1,"\ud83d\ude00":1}`:                            ErrDuplicate,
 		`{` + many.String() + `"k7":1}`:                       ErrDuplicate,
@@ -90,8 +90,11 @@ func TestCorpus(t *testing.T) {
 func TestParts(t *testing.T) {
 	src := []byte(`{"a":1,"b\n\"":{"x":[1,{"y":"}"}]},"c":"\ud83d\ude00,:\\","d":[],"e":null}`)
 	var names, values []string
-	ok, err := Fields(src, func(name string, value []byte) error {
+	ok, err := Fields(src, func(name string, value []byte, at int) error {
 		names, values = append(names, name), append(values, string(value))
+		if !bytes.HasPrefix(src[at:], value) {
+			t.Errorf("%s does not stand at byte %d", value, at)
+		}
 		return nil
 	})
 	if !ok || err != nil {
@@ -120,15 +123,25 @@ func TestParts(t *testing.T) {
 		}
 	}
 	stop := errors.New("stop")
-	if _, err := Fields([]byte(`{"a":1,"b":2}`), func(string, []byte) error { return stop }); err != stop {
+	if _, err := Fields([]byte(`{"a":1,"b":2}`), func(string, []byte, int) error { return stop }); err != stop {
 		t.Errorf("callback's error: %v", err)
 	}
+}
+
+// kind returns which error it is.
+func kind(err error) error {
+	if e := new(Error); errors.As(err, &e) {
+		return e.Kind
+	}
+	return err
 }
 
 func FuzzCompact(f *testing.F) {
 	f.Add([]byte(`{"a":[1,2.5e-3,"\u00e4\ud83d\ude00",{"b":null}], "c":true }`))
 	f.Add([]byte(`{"a":1,"\u0061":2}`))
 	f.Add([]byte("\"\xed\xa0\x80\""))
+	f.Add([]byte(" "))
+	f.Add([]byte(` [ "\ud83d" ] `))
 	f.Fuzz(func(t *testing.T, src []byte) {
 		got, err := AppendCompact(nil, src, 1000)
 		want, wantErr := reference(src)
@@ -136,11 +149,24 @@ func FuzzCompact(f *testing.F) {
 			t.Fatalf("%q: %q, %v; the library says %q, %v", src, got, err, want, wantErr)
 		}
 		check := Check(src, 1000)
-		if loose := err == nil && !bytes.Equal(got, src); loose != errors.Is(check, ErrLoose) || !loose && !errors.Is(check, err) {
+		if loose := err == nil && !bytes.Equal(got, src); loose != errors.Is(check, ErrLoose) || !loose && kind(check) != kind(err) {
 			t.Fatalf("%q: Check says %v, AppendCompact %v", src, check, err)
 		}
 		if err != nil {
+			at := err.(*Error).Offset
+			if at < 0 || at > len(src) {
+				t.Fatalf("%q: %v", src, err)
+			}
+			_ = Member(src, at)
 			return
+		}
+		last := -1
+		for i, c := range got[:min(len(got), 100)] {
+			if at := Source(src, i); at <= last || src[at] != c {
+				t.Fatalf("%q: byte %d of %q is at %d, after %d", src, i, got, at, last)
+			} else {
+				last = at
+			}
 		}
 		if again, err := AppendCompact(nil, got, 1000); err != nil || !bytes.Equal(again, got) {
 			t.Fatalf("%q is not stable: %q, %v", got, again, err)
@@ -154,7 +180,7 @@ func FuzzCompact(f *testing.F) {
 				t.Fatalf("%q is quoted %q, the library says %q, %v", text, AppendQuote(nil, text), lib, err)
 			}
 		}
-		_, _ = Fields(got, func(string, []byte) error { return nil })
+		_, _ = Fields(got, func(string, []byte, int) error { return nil })
 		_, _ = Strings(got)
 	})
 }
