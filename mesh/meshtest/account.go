@@ -14,7 +14,9 @@ type Account struct {
 	// process had not finished with them. That is no fault.
 	Again int
 	// Refused counts those that Send said were too large, Reported those whose IDs
-	// were told when a Peer ended and that did not arrive. That is no fault either.
+	// were told when a Peer ended and that did not arrive, because it ended or because
+	// they were too large for the window with which the other side came back. That is no
+	// fault either.
 	Refused, Reported int
 	// Lost, Duplicated and Reordered count what must not happen.
 	Lost, Duplicated, Reordered int
@@ -72,6 +74,9 @@ func (u *Universe) Settle() Account {
 			a.process.flush(ctx)
 		}
 	}
+	if ctx.Err() == nil { // all else has arrived
+		b.confess()
+	}
 	b.lose(u)
 	a := u.Account()
 	u.Note("settled: %v", a)
@@ -111,7 +116,7 @@ func (b *books) lose(u *Universe) {
 		if a := u.agents[key.from]; a.process == nil || a.process.incarnation != key.incarnation {
 			continue
 		}
-		lost := 0
+		lost := len(s.passed)
 		for n := s.most + 1; n <= s.sent; n++ {
 			if !s.told[n] {
 				lost++

@@ -1,6 +1,7 @@
 package meshtest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -49,6 +50,7 @@ type Agent struct {
 type process struct {
 	agent       *Agent
 	incarnation int
+	window      uint64        // its mesh.Config.Window
 	ready       chan struct{} // closed when what follows is there
 	node        *mesh.Node
 	pool        *turn.Pool      // of relays; nil without
@@ -153,7 +155,7 @@ func (a *Agent) start() error {
 	if a.window > 0 {
 		cfg.Window = a.window
 	}
-	p := &process{agent: a, ready: make(chan struct{}), adopted: map[*mesh.Peer]*adopted{}, latest: map[string]*adopted{}}
+	p := &process{agent: a, window: cmp.Or(cfg.Window, mesh.DefaultWindow), ready: make(chan struct{}), adopted: map[*mesh.Peer]*adopted{}, latest: map[string]*adopted{}}
 	if a.answers {
 		cfg.Handler = p.handle
 	}

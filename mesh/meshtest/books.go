@@ -21,6 +21,7 @@ type books struct {
 	ending       map[[2]string]bool   // pairs, in order, whose Peers may end
 	incarnations map[string]int
 	processes    []*process
+	doubts       []doubt       // Peers of which Flush said that not all will arrive
 	quiet        chan struct{} // closed when no more messages are to be sent
 	stopped      bool
 	account      Account
@@ -58,6 +59,8 @@ type stream struct {
 	here     uint64          // the last one delivered to the present process of the receiver
 	receiver int             // the incarnation of that process
 	told     map[uint64]bool // those that the Peer reported when it ended and that have not arrived
+	heavy    map[uint64]int  // the sizes of payloads that have weight
+	passed   map[uint64]bool // too large for the receiver's present window, and not told yet
 }
 
 // id is that of one message, such as "a.1.2>b#7": the seventh over the second Peer for
@@ -167,11 +170,19 @@ func (b *books) next(k streamKey) string {
 	return k.id(b.stream(k).sent + 1)
 }
 
-// sent enters that Send has accepted the next message on a stream.
-func (b *books) sent(k streamKey) {
+// sent enters that Send has accepted the next message on a stream, with a payload of
+// so many bytes.
+func (b *books) sent(k streamKey, size int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.stream(k).sent++
+	s := b.stream(k)
+	s.sent++
+	if size > len(light) {
+		if s.heavy == nil {
+			s.heavy = map[uint64]int{}
+		}
+		s.heavy[s.sent] = size
+	}
 	b.account.Sent++
 }
 
@@ -193,9 +204,10 @@ func (b *books) reported(ids []string) {
 			continue
 		}
 		s := b.stream(k)
-		if n <= s.most || s.told[n] {
+		if n <= s.most && !s.passed[n] || s.told[n] {
 			continue // it had arrived, or was reported before
 		}
+		delete(s.passed, n)
 		if s.told == nil {
 			s.told = map[uint64]bool{}
 		}
@@ -229,13 +241,14 @@ func (b *books) arrived(p *process, m mesh.Message) {
 	if s.receiver != p.incarnation {
 		// A new process may see again what the last one had not finished, and
 		// misses nothing.
-		s.receiver, s.here = p.incarnation, 0
-		if n <= s.after(s.most) {
-			s.here = n - 1
-		}
+		s.receiver, s.here = p.incarnation, min(s.most, n-1)
 	}
 	switch next := s.after(s.here); {
-	case n > s.here && n <= next: // reported ones may arrive
+	case s.passed[n]:
+		b.account.Reordered++
+		b.problemLocked("%s received %s, which had been passed over", p.agent.name, m.ID)
+		return
+	case n > s.here && n <= next, n > s.here && s.pass(n, p.window): // reported ones may arrive
 		s.here = n
 	case n <= s.here:
 		b.account.Duplicated++
@@ -263,9 +276,32 @@ func (b *books) arrived(p *process, m mesh.Message) {
 
 // after is the number after n that must arrive.
 func (s *stream) after(n uint64) uint64 {
-	for n++; s.told[n]; n++ {
+	for n++; s.told[n] || s.passed[n]; n++ {
 	}
 	return n
+}
+
+// pass enters that the messages before number n do not come, because the receiver came
+// back with such a window, into which they do not fit. It reports false, and enters
+// nothing, when one of them fits: that one is missing.
+func (s *stream) pass(n, window uint64) bool {
+	var over []uint64
+	for k := s.here + 1; k < n; k++ {
+		switch {
+		case s.told[k] || s.passed[k]:
+		case uint64(s.heavy[k]+envelopeSize) <= window: //nolint:gosec // not negative
+			return false
+		case k > s.most: // the others have arrived once
+			over = append(over, k)
+		}
+	}
+	for _, k := range over {
+		if s.passed == nil {
+			s.passed = map[uint64]bool{}
+		}
+		s.passed[k] = true
+	}
+	return true
 }
 
 // finish ends the sending.

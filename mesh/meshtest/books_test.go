@@ -8,12 +8,21 @@ import (
 	"github.com/infrafabric/agentmesh/mesh"
 )
 
+// small is a process with the smallest window, heavy a payload that does not fit into that.
+const (
+	small = 9
+	heavy = smallWindow
+)
+
 // ledgerOf is an account into which a test enters by hand.
 func ledgerOf() (*books, func(receiver int, id string)) {
 	b := new(books)
 	b.init(&timeline{began: time.Now()})
 	return b, func(receiver int, id string) {
-		p := &process{agent: &Agent{name: "b"}, incarnation: receiver}
+		p := &process{agent: &Agent{name: "b"}, incarnation: receiver, window: mesh.DefaultWindow}
+		if receiver == small {
+			p.window = smallWindow
+		}
 		b.arrived(p, mesh.Message{ID: id, Source: "a"})
 	}
 }
@@ -27,6 +36,7 @@ func TestAccountIsHonest(t *testing.T) {
 	answers := streamKey{from: "a", incarnation: 1, peer: 1, to: "b", answer: true}
 	type step struct {
 		sent     streamKey // one more is sent
+		size     int       // its payload has so many bytes
 		told     []string  // reported
 		receiver int
 		arrives  []string
@@ -67,6 +77,16 @@ func TestAccountIsHonest(t *testing.T) {
 			Account{Sent: 3, Delivered: 1, Reported: 1, Reordered: 1}, 1},
 		{"nobody sent it", []step{{sent: first}, {receiver: 1, arrives: []string{"a.1.1>c#1", "b.1.1>b#1", "a.9.1>b#1", "hello", "a>b#1", "a.1.1>b#x", "#", ""}}},
 			Account{Sent: 1}, 8},
+		{"too large for the next process, and told", []step{{sent: first}, {sent: first, size: heavy}, {sent: first}, {receiver: 1, arrives: []string{"a.1.1>b#1"}},
+			{receiver: small, arrives: []string{"a.1.1>b#3"}}, {told: []string{"a.1.1>b#2"}}}, Account{Sent: 3, Delivered: 2, Reported: 1}, 0},
+		{"too large for the next process, and yet there", []step{{sent: first, size: heavy}, {sent: first}, {receiver: small, arrives: []string{"a.1.1>b#2", "a.1.1>b#1"}}},
+			Account{Sent: 2, Delivered: 1, Reordered: 1}, 1},
+		{"too large, had by the process before", []step{{sent: first}, {sent: first, size: heavy}, {sent: first}, {receiver: 1, arrives: []string{"a.1.1>b#1", "a.1.1>b#2"}},
+			{receiver: small, arrives: []string{"a.1.1>b#1", "a.1.1>b#3"}}}, Account{Sent: 3, Delivered: 3, Again: 1}, 0},
+		{"it would fit", []step{{sent: first, size: heavy}, {sent: first}, {receiver: 1, arrives: []string{"a.1.1>b#2"}}},
+			Account{Sent: 2, Delivered: 1, Reordered: 1}, 1},
+		{"too large, but not all of them", []step{{sent: first, size: heavy}, {sent: first}, {sent: first}, {receiver: small, arrives: []string{"a.1.1>b#3"}}},
+			Account{Sent: 3, Delivered: 1, Reordered: 1}, 1},
 		{"nobody sent what is reported", []step{{told: []string{"hello"}}}, Account{}, 1},
 	}
 	for _, tt := range tests {
@@ -75,7 +95,7 @@ func TestAccountIsHonest(t *testing.T) {
 			for _, s := range tt.steps {
 				if s.sent.from != "" {
 					b.next(s.sent)
-					b.sent(s.sent)
+					b.sent(s.sent, s.size)
 				}
 				b.reported(s.told)
 				for _, id := range s.arrives {
@@ -94,19 +114,24 @@ func TestAccountIsHonest(t *testing.T) {
 	}
 }
 
-// TestLose: what a living process has sent is lost unless it arrived or was reported.
+// TestLose: what a living process has sent is lost unless it arrived or was reported,
+// be it passed over because it was too large.
 func TestLose(t *testing.T) {
 	b, arrives := ledgerOf()
 	u := &Universe{agents: map[string]*Agent{"a": {name: "a", process: &process{incarnation: 2}}}}
 	dead, live := streamKey{from: "a", incarnation: 1, peer: 1, to: "b"}, streamKey{from: "a", incarnation: 2, peer: 1, to: "b"}
+	over := streamKey{from: "a", incarnation: 2, peer: 1, to: "b", answer: true}
 	for range 5 {
-		b.sent(dead)
-		b.sent(live)
+		b.sent(dead, 0)
+		b.sent(live, 0)
+		b.sent(over, heavy)
 	}
 	arrives(1, "a.2.1>b#1")
-	b.reported([]string{"a.2.1>b#3", "a.2.1>b#5"})
+	b.sent(over, 0)
+	arrives(small, "a.2.1>b!6")
+	b.reported([]string{"a.2.1>b#3", "a.2.1>b#5", "a.2.1>b!1", "a.2.1>b!2"})
 	b.lose(u)
-	if got := b.account; got.Lost != 2 || got.Reported != 2 || len(got.Problems) != 1 {
+	if got := b.account; got.Lost != 5 || got.Reported != 4 || len(got.Problems) != 2 {
 		t.Errorf("%v, problems %q", got, got.Problems)
 	}
 }

@@ -22,6 +22,9 @@ const (
 	// maxKept is how many envelopes a muddled server keeps of each connection, to
 	// repeat them; older ones are not repeated.
 	maxKept = 8
+	// envelopeSize is by how much a message is larger than its payload, at most, when an
+	// account asks whether it fits a window.
+	envelopeSize = 1 << 10
 	// settleTime is how long Settle waits, in virtual time, for everything to
 	// arrive once everybody runs and reaches everybody. The longest wait of a
 	// recovery is half of it.

@@ -116,13 +116,33 @@ func (b *books) converse(p *process, peer *mesh.Peer, f flow) (again bool) {
 	}
 }
 
-// flush waits until what was sent over a Peer is delivered. When it cannot be known
-// what was, the Peer says what is in doubt.
+// doubt is a Peer that will say, when it is closed, what did not arrive or may not have.
+type doubt struct {
+	p    *process
+	peer *mesh.Peer
+}
+
+// confess closes the Peers in doubt.
+func (b *books) confess() {
+	b.mu.Lock()
+	doubts := b.doubts
+	b.doubts = nil
+	b.mu.Unlock()
+	for _, d := range doubts {
+		b.allow(d.p.agent.name, d.peer.ID())
+		b.end(d.p, d.peer)
+	}
+}
+
+// flush waits until what was sent over a Peer is delivered, but for what is in doubt.
 func (b *books) flush(ctx context.Context, p *process, peer *mesh.Peer) {
 	switch err := peer.Flush(ctx); {
 	case err == nil || ctx.Err() != nil || p.ctx.Err() != nil:
-	case errors.Is(err, mesh.ErrOutcomeUnknown), errors.Is(err, net.ErrClosed) && b.mayEnd(p.agent.name, peer.ID()):
-		b.allow(p.agent.name, peer.ID())
+	case errors.Is(err, mesh.ErrOutcomeUnknown), errors.Is(err, mesh.ErrTooLarge):
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.doubts = append(b.doubts, doubt{p, peer})
+	case errors.Is(err, net.ErrClosed) && b.mayEnd(p.agent.name, peer.ID()):
 		b.end(p, peer)
 	default:
 		b.problem("%s → %s: %v", p.agent.name, peer.ID(), err)
@@ -159,7 +179,7 @@ func (b *books) post(ctx context.Context, p *process, peer *mesh.Peer, key strea
 	if err != nil {
 		return err
 	}
-	b.sent(key)
+	b.sent(key, len(m.Payload))
 	return nil
 }
 
