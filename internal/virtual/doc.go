@@ -40,6 +40,7 @@
 //	Host.SetDuplicates  some of what a host sends and receives comes twice
 //	Host.SetReorder     some of it is overtaken
 //	Host.SetOpenError   a host has no file descriptor left
+//	Host.HangNames      a host's name servers do not answer
 //	Host.Move           a host gets another address
 //	Relay.Kill          a relay dies, and with Relay.Start comes back empty
 //	Relay.Hang          a relay no longer answers, but keeps what it has
@@ -73,6 +74,8 @@
 //     host can, by way of the core: it takes RTT/2, and what is said of one host
 //     does not touch it, except that nothing passes while the host is cut off.
 //   - Without [Host.SetReorder] what one host sends to another stays in order.
+//   - Names, of [Net.SetName], have one IPv4 address. Looking one up takes a round trip,
+//     whatever else is wrong with the host.
 //   - Rates, sizes and copies are of datagrams; nobody is told that one was too large
 //     (no ICMP), and none is cut into fragments.
 //   - At most 65536 datagrams are held back in the whole network; what comes on top

@@ -41,7 +41,8 @@ type Host struct {
 	mtu   int    // 0 without a limit
 	flows *flows // nil without a limit
 
-	openError error // of what opens a socket
+	openError error         // of what opens a socket
+	mute      chan struct{} // closed when name servers answer again; nil while they do
 
 	// The same, for route.
 	extra    time.Duration

@@ -24,6 +24,9 @@ const maxDelayed = 1 << 16
 // passes of further ones.
 const maxFlows = 1 << 16
 
+// maxNames is how many names one Net knows; [Net.SetName] refuses the next one.
+const maxNames = 1000
+
 // mappingLifetime is how long a NAT keeps a mapping that nothing was sent
 // through. RFC 4787 §4.3, REQ-5 wants at least 2 minutes; received datagrams do
 // not extend it (REQ-6 leaves that open).

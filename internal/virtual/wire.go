@@ -2,6 +2,7 @@ package virtual
 
 import (
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 
@@ -18,6 +19,7 @@ type wire struct {
 
 	mu      sync.Mutex // guards what follows, and the fields of hosts that say so
 	hosts   map[ip4]*Host
+	names   map[string]netip.Addr
 	blocked map[lane]struct{}
 	loss    chance
 	lossy   map[lane]*chance // of [Net.SetOneWayLoss]

@@ -83,7 +83,7 @@ func (u *Universe) Agent(name string, nat NAT) *Agent {
 		u.fatal("agent %s: %v", name, err)
 	}
 	a.host, a.pipes = host, u.pipes.Client(name)
-	a.http = a.load.client(a.pipes)
+	a.http = a.client()
 	u.trust.add(a.id)
 	u.agents[name] = a
 	u.names = append(u.names, name)
@@ -141,7 +141,7 @@ func (a *Agent) Dial(to string) *mesh.Peer {
 func (a *Agent) start() error {
 	u := a.u
 	cfg := mesh.Config{
-		Trust: slowTrust{&u.trust, &a.load.trustTakes}, STUN: []string{u.net.STUNServer()}, Net: a.host,
+		Trust: slowTrust{&u.trust, &a.load.trustTakes}, STUN: []string{u.stun()}, Net: a.host,
 	}
 	for i := range len(u.servers) {
 		cfg.Signaling = append(cfg.Signaling, u.servers[serverName(i)].url())

@@ -60,6 +60,7 @@
 // What makes an agent's life hard:
 //
 //	Exhaust       its process has no file descriptor left, until Replenish
+//	HangNames     its name servers do not answer, until AnswerNames
 //	Weigh         its messages are large
 //	Linger        its application takes its time
 //	SlowTrust     its trust policy does

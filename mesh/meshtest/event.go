@@ -52,6 +52,8 @@ const (
 	LosePath     Verb = "lose path"
 	Exhaust      Verb = "exhaust"
 	Replenish    Verb = "replenish"
+	HangNames    Verb = "hang names"
+	AnswerNames  Verb = "answer names"
 	Weigh        Verb = "weigh"
 	Linger       Verb = "linger"
 	SlowTrust    Verb = "slow trust"
@@ -158,6 +160,10 @@ func (u *Universe) doMore(e Event, who, whom string) {
 		u.Exhaust(who)
 	case Replenish:
 		u.Replenish(who)
+	case HangNames:
+		u.HangNames(who)
+	case AnswerNames:
+		u.AnswerNames(who)
 	case Weigh:
 		u.Weigh(who, e.Size)
 	case Linger:

@@ -119,5 +119,5 @@ func ExampleRandom() {
 	fmt.Println(len(s.Agents), "agents,", s.Servers, "servers,", s.Relays, "relays,", len(s.Events), "events in", s.Length)
 
 	// Output:
-	// 6 agents, 1 servers, 3 relays, 21 events in 1m10s
+	// 6 agents, 1 servers, 3 relays, 23 events in 1m10s
 }

@@ -29,6 +29,9 @@ const (
 	// arrive once everybody runs and reaches everybody. The longest wait of a
 	// recovery is half of it.
 	settleTime = 20 * time.Minute
+	// lookupTime is after how long the name of a signaling server is given up, as the
+	// resolver of an operating system does.
+	lookupTime = 30 * time.Second
 	// lingerTime is how long a universe goes on after its agents have left.
 	lingerTime = time.Minute
 	// listenTime bounds how long a process waits for its first server; then it

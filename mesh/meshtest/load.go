@@ -9,7 +9,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/infrafabric/agentmesh/internal/pipenet"
 	"github.com/infrafabric/agentmesh/keys"
 )
 
@@ -107,14 +106,17 @@ func (u *Universe) Window(name string, bytes uint64) {
 
 var errExhausted = os.NewSyscallError("socket", syscall.EMFILE)
 
-// client is an agent's client of HTTP, which needs descriptors as well.
-func (l *load) client(pipes *pipenet.Client) *http.Client {
-	c := pipes.HTTPClient()
+// client is an agent's client of HTTP, which needs descriptors and name servers as well.
+func (a *Agent) client() *http.Client {
+	c := a.pipes.HTTPClient()
 	t := c.Transport.(*http.Transport) //nolint:forcetypeassert // as pipenet documents
 	dial := t.DialContext
 	t.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		if l.exhausted.Load() {
+		if a.load.exhausted.Load() {
 			return nil, &net.OpError{Op: "dial", Net: network, Err: errExhausted}
+		}
+		if err := a.lookup(ctx, addr); err != nil {
+			return nil, &net.OpError{Op: "dial", Net: network, Err: err}
 		}
 		return dial(ctx, network, addr)
 	}

@@ -8,7 +8,7 @@ import (
 )
 
 // Random makes a story of three to six agents, with one to three servers and in
-// half of the cases one to three relays, in which four to twelve things go wrong
+// half of the cases one to three relays, known by names in half of the cases, in which four to twelve things go wrong
 // within two minutes, and with relays one to four more of those. In every tenth story
 // all servers are gone from some moment until the end. A third of the agents answer, and
 // a sixth has the smallest window. The same seed makes the same story.
@@ -29,6 +29,7 @@ func Random(seed uint64) Story {
 		}
 		s.Agents = append(s.Agents, n)
 	}
+	s.Names = r.IntN(2) == 0
 	w := writer{r: r, s: &s}
 	w.habits()
 	for range 4 + r.IntN(9) {

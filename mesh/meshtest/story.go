@@ -17,6 +17,8 @@ type Story struct {
 	Agents  []NAT // named "a", "b", …
 	Servers int
 	Relays  int
+	// Names is Config.Names.
+	Names bool
 	// Answers names agents whose Handler answers, as Config.Answers.
 	Answers []string
 	// Windows are mesh.Config.Window of single agents; the default for all others.
@@ -36,6 +38,9 @@ func (s Story) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "seed %d: RTT %v, %d servers, %d relays, %d messages every %v each way\n",
 		s.Seed, s.RTT, s.Servers, s.Relays, s.Burst, s.Every)
+	if s.Names {
+		b.WriteString("  servers are known by their names\n")
+	}
 	for i, n := range s.Agents {
 		name := agentName(i)
 		fmt.Fprintf(&b, "  %s is %v", name, n)
@@ -66,7 +71,7 @@ func (s Story) Run(t *testing.T) (account Account) {
 			s.Configure(name, c)
 		}
 	}
-	cfg := Config{RTT: s.RTT, Servers: s.Servers, Relays: s.Relays, Seed: s.Seed, Answers: s.Answers, Configure: configure}
+	cfg := Config{RTT: s.RTT, Servers: s.Servers, Relays: s.Relays, Names: s.Names, Seed: s.Seed, Answers: s.Answers, Configure: configure}
 	Run(t, cfg, func(u *Universe) {
 		defer func() {
 			if t.Failed() {

@@ -71,9 +71,11 @@ func (w *writer) loadTrouble() {
 		add(begin, on)
 		add(end, off)
 	}
-	switch r.IntN(12) {
+	switch r.IntN(13) {
 	case 0:
 		both(Event{Verb: Exhaust}, Event{Verb: Replenish})
+	case 11: // without an effect where servers are known by addresses
+		both(Event{Verb: HangNames}, Event{Verb: AnswerNames})
 	case 1:
 		both(Event{Verb: Linger, Extra: w.millis(300)}, Event{})
 	case 2:

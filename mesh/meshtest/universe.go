@@ -31,6 +31,10 @@ type Config struct {
 	// Relays is how many TURN servers there are. Every agent has a turn.Pool of
 	// them, unless Configure sets a TURN. Default none.
 	Relays int
+	// Names makes agents know servers by names and look them up: the STUN server,
+	// "stun.test", relays, "r1.test", and signaling servers, "s1.test". Otherwise they know
+	// addresses, but for signaling servers, whose names then need no look-up.
+	Names bool
 	// Seed is what keys and loss follow from.
 	Seed uint64
 	// Answers names agents whose Handler answers each message of the traffic with
@@ -110,6 +114,7 @@ func create(t testing.TB, cfg Config) *Universe {
 		u.ordered = append(u.ordered, r)
 		r.create()
 	}
+	u.nameServers()
 	return u
 }
 

@@ -136,4 +136,5 @@ func (u *Universe) mendHost(h *virtual.Host) {
 	u.must("mend", h.SetReorder(0, 0, 0))
 	u.must("mend", h.LimitFlows(0))
 	h.SetOpenError(nil)
+	h.AnswerNames()
 }
