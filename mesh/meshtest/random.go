@@ -8,10 +8,11 @@ import (
 )
 
 // Random makes a story of three to six agents, with one to three servers and in
-// half of the cases one to three relays, known by names in half of the cases, in which four to twelve things go wrong
-// within two minutes, and with relays one to four more of those. In every tenth story
-// all servers are gone from some moment until the end. A third of the agents answer, and
-// a sixth has the smallest window. The same seed makes the same story.
+// half of the cases one to three relays, in which four to twelve things go wrong
+// within two minutes, and with relays one to four more of those. In half of the stories
+// servers are known by their names. In every tenth all signaling servers are gone from
+// some moment until the end. A third of the agents answer, and a sixth has the smallest
+// window. The same seed makes the same story.
 func Random(seed uint64) Story {
 	r := rand.New(rand.NewPCG(seed, 0))
 	s := Story{

@@ -74,8 +74,6 @@ func (w *writer) loadTrouble() {
 	switch r.IntN(13) {
 	case 0:
 		both(Event{Verb: Exhaust}, Event{Verb: Replenish})
-	case 11: // without an effect where servers are known by addresses
-		both(Event{Verb: HangNames}, Event{Verb: AnswerNames})
 	case 1:
 		both(Event{Verb: Linger, Extra: w.millis(300)}, Event{})
 	case 2:
@@ -110,6 +108,8 @@ func (w *writer) loadTrouble() {
 		}
 		both(Event{Verb: Sleep}, Event{Verb: Wake, Extra: slept})
 		add(end+w.millis(20000), Event{Verb: SetClock, Who: agent})
+	case 11: // without an effect where servers are known by addresses
+		both(Event{Verb: HangNames}, Event{Verb: AnswerNames})
 	default:
 		servers := w.servers()
 		server := []string{servers[r.IntN(len(servers))]}
