@@ -76,3 +76,18 @@ func Find(ctx context.Context, t Trust, id string) ([]PublicKey, error) {
 	found, err := f.Find(ctx, id)
 	return found, wrap(op, err)
 }
+
+// Lists reports whether t is a [Finder], and so is every member of a composition: whether an agent of
+// which [Find] returns no key can be none that t says yes to.
+func Lists(t Trust) bool {
+	if m, ok := t.(interface{ members() []Trust }); ok {
+		for _, t := range m.members() {
+			if !Lists(t) {
+				return false
+			}
+		}
+		return true
+	}
+	_, ok := t.(Finder)
+	return ok
+}

@@ -54,7 +54,10 @@ func (n *Node) dispatch() {
 
 // absent passes on that a server does not know the recipient of an envelope.
 func (n *Node) absent(ref signaling.Hash, server string) {
-	for _, p := range n.allPeers() {
+	n.door.Lock()
+	p := n.awaited[ref]
+	n.door.Unlock()
+	if p != nil {
 		p.post(func() { p.absent(ref, server) })
 	}
 }
@@ -153,7 +156,7 @@ func (n *Node) newcomer(a *arrival, now time.Time) string {
 		}
 	}
 	switch {
-	case a.stale && a.Kind == signaling.Reject && n.awaited[a.Ref]:
+	case a.stale && a.Kind == signaling.Reject && n.awaited[a.Ref] != nil:
 		// It answers an envelope of this agent, which nobody can have known before.
 	case a.stale && (!begins(a.Sealed) || n.replays.knows(a.Key) || !n.stales.Allow()):
 		return "replayed" // its author's clock is right: something fresh has come of him

@@ -51,7 +51,10 @@ type attempt struct {
 	taking bool                    // it was a standby, and says hello now
 	late   bool                    // and has no answer for so long that another is tried
 
-	opened  atomic.Bool // the connection has opened
+	absent []string // servers that do not know the other side
+
+	told    chan struct{} // closed when it has failed and DialError can say how
+	opened  atomic.Bool   // the connection has opened
 	using   atomic.Pointer[turn.Relay]
 	ref     signaling.Hash    // the offer's hash; names the negotiation
 	answers *signaling.Sealed // the other side's offer, nil when this side offers
@@ -84,7 +87,7 @@ type attempt struct {
 func newAttempt(p *Peer, o order, offerer bool) *attempt {
 	return &attempt{
 		peer: p, order: o, offerer: offerer, started: time.Now(),
-		inbox: make(chan verified, attemptInbox), nudge: make(chan struct{}, 1), promoted: make(chan struct{}),
+		inbox: make(chan verified, attemptInbox), nudge: make(chan struct{}, 1), promoted: make(chan struct{}), told: make(chan struct{}),
 		localTypes: candidateTypes{}, remoteTypes: candidateTypes{},
 	}
 }
@@ -219,7 +222,9 @@ func (a *attempt) connect(ctx context.Context, description *signaling.Sealed) er
 		early      []verified // candidates that overtook the answer
 		fallback   = a.fallback()
 		allocation = time.NewTimer(allocationWait)
+		yield      = time.NewTicker(yieldAfter)
 	)
+	defer yield.Stop()
 	defer timer.Stop()
 	defer allocation.Stop()
 	a.outgoing = []*signaling.Sealed{description}
@@ -237,8 +242,13 @@ func (a *attempt) connect(ctx context.Context, description *signaling.Sealed) er
 			a.send(ctx, round)
 			wait = min(2*wait, resendMax)
 			timer.Reset(wait)
+		case <-yield.C:
+			if a.offerer && !a.answered && a.peer.node.wanting.Load() > 0 {
+				return errYielded
+			}
 		case <-a.nudge:
 			if nudges++; nudges <= maxNudges {
+				round++ // perhaps it is at another server
 				a.send(ctx, round)
 			}
 		case c, ok := <-candidates:
@@ -306,7 +316,7 @@ func (a *attempt) establish(ctx context.Context) (*session, *helloBody, error) {
 	if a.learn {
 		claim := keys.Claim{ID: a.peer.id, Key: a.key, Time: a.peer.node.now()}
 		if _, err := keys.Learn(ctx, a.peer.node.cfg.Trust, claim); err != nil {
-			return nil, nil, fmt.Errorf("%w: %w", ErrUntrusted, err)
+			return nil, nil, fmt.Errorf("%w: %w: %w", ErrUntrusted, errNotLearned, err)
 		}
 		if err := checkTrust(ctx, a.peer.node.cfg.Trust, claim); err != nil {
 			return nil, nil, err
@@ -353,6 +363,9 @@ func (a *attempt) story() string {
 	if a.server != "" {
 		via = "sent through " + a.server
 	}
+	if errors.Is(a.err, ErrAbsent) || errors.Is(a.err, errYielded) {
+		return a.err.Error()
+	}
 	waited := errors.Is(a.err, context.DeadlineExceeded) || errors.Is(a.err, errAttemptTimeout) || errors.Is(a.err, errAbandoned)
 	switch {
 	case a.connectedPath:
@@ -365,6 +378,9 @@ func (a *attempt) story() string {
 	}
 	return fmt.Sprintf("%s %s; %v", who, via, a.err)
 }
+
+// errYielded ends an attempt that nobody has answered when others wait for their turn.
+var errYielded = errors.New("no answer yet; others are tried first")
 
 // errAttemptTimeout is the cause of an attempt's context after attemptTimeout.
 var errAttemptTimeout = fmt.Errorf("no session within %v", attemptTimeout)

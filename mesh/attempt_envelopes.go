@@ -15,7 +15,7 @@ import (
 // envelope leaves.
 func (a *attempt) announce(env *signaling.Sealed) error {
 	p := a.peer
-	p.node.expect(a.ref)
+	p.node.expect(a.ref, p)
 	keyed := (a.offerer || a.asks) && !env.ToKey.IsZero()
 	if !p.post(func() { a.known, a.keyed = a.ref, keyed }) {
 		return context.Cause(p.ctx)

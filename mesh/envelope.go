@@ -60,7 +60,7 @@ func rejected(e *signaling.Sealed) error {
 	if err != nil {
 		return err
 	}
-	r := &rejectedError{code: b.Code, text: safeText(b.Text)}
+	r := &rejectedError{code: b.Code, text: printable(b.Text)}
 	if b.Code == rejectClock {
 		r.clock = &ClockError{Peer: e.From, Theirs: time.UnixMilli(int64(b.Ours)).UTC(), Ours: time.UnixMilli(int64(b.Theirs)).UTC()}
 	}

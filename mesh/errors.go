@@ -23,8 +23,13 @@ var (
 	// ErrRefused: the other side's trust policy does not accept this agent's
 	// key. The refusal is signed by the other side.
 	ErrRefused = errors.New("refused by the other side")
+	// ErrAbsent: every signaling server that this agent is connected to says that
+	// nobody is registered under the name, and no neighbour knows it.
+	ErrAbsent = errors.New("not registered at any signaling server")
 	// ErrReplaced: a newer process with this agent's identity has taken over
-	// the association. It is final for this Node and that peer.
+	// the association. It is final for this Node and that peer. From Accept: another
+	// process has this agent's place at every signaling server; when that is gone, this
+	// one registers again.
 	ErrReplaced = errors.New("replaced by a newer process with the same identity")
 	// ErrTooMany: a limit on the number of Peers or waiting connections.
 	ErrTooMany = errors.New("too many peers")
@@ -117,6 +122,8 @@ type DialError struct {
 	Peer  string
 	Tried []string // one sentence per step that was tried, in order
 	Err   error
+
+	refusal error // what the other side last said, nil for nothing
 }
 
 func (e *DialError) Error() string {
@@ -127,7 +134,14 @@ func (e *DialError) Error() string {
 	return s
 }
 
-func (e *DialError) Unwrap() error { return e.Err }
+// Unwrap returns Err and, when the other side has said why it did not answer, an error
+// for that: it may match ErrRefused, or be a *ClockError.
+func (e *DialError) Unwrap() []error {
+	if e.refusal == nil {
+		return []error{e.Err}
+	}
+	return []error{e.Err, e.refusal}
+}
 
 // UndeliveredError reports messages whose delivery was not acknowledged when
 // a Peer ended. Each of them may or may not have reached the other

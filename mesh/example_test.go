@@ -248,6 +248,22 @@ func ExampleConfig() {
 	// Output: true Trust
 }
 
+// A caller that has something else to do when nobody is there.
+func ExampleNode_TryDial() {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	url, stop := exampleServer()
+	defer stop()
+	n, err := mesh.Listen(ctx, exampleConfig(generate("agent-a"), keys.TrustAny, url))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer n.Close()
+	_, err = n.TryDial(ctx, "agent-b")
+	fmt.Println(errors.Is(err, mesh.ErrAbsent))
+	// Output: true
+}
+
 // A Peer tells what happens to it: an operator's log, or the state of a user
 // interface.
 func ExamplePeer_Changes() {

@@ -116,10 +116,10 @@ func (g *gate) work(l *authorLine) {
 	}
 }
 
-// verdicts remembers what trust said about keys, for as long as it is not asked about
+// pastVerdicts remembers what trust said about keys, for as long as it is not asked about
 // connected Peers either. No is believed meanwhile; yes only says who is known, and is
 // asked for again. It is safe for concurrent use.
-type verdicts struct {
+type pastVerdicts struct {
 	mu   sync.Mutex
 	all  map[author]pastVerdict
 	told map[author]time.Time // that their clocks are off
@@ -130,12 +130,12 @@ type pastVerdict struct {
 	asked time.Time
 }
 
-func newVerdicts() *verdicts {
-	return &verdicts{all: map[author]pastVerdict{}, told: map[author]time.Time{}}
+func newPastVerdicts() *pastVerdicts {
+	return &pastVerdicts{all: map[author]pastVerdict{}, told: map[author]time.Time{}}
 }
 
 // get returns what trust said, if that is recent; now is the time of the world.
-func (v *verdicts) get(who author, now time.Time) (keys.Verdict, bool) {
+func (v *pastVerdicts) get(who author, now time.Time) (keys.Verdict, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	p, ok := v.all[who]
@@ -145,7 +145,7 @@ func (v *verdicts) get(who author, now time.Time) (keys.Verdict, bool) {
 	return p.Verdict, true
 }
 
-func (v *verdicts) put(who author, verdict keys.Verdict) {
+func (v *pastVerdicts) put(who author, verdict keys.Verdict) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if len(v.all) >= maxVerdicts {
@@ -156,7 +156,7 @@ func (v *verdicts) put(who author, verdict keys.Verdict) {
 
 // tellsOf reports, once a minute for each, whether to tell that an author's clock is
 // off.
-func (v *verdicts) tellsOf(who author) bool {
+func (v *pastVerdicts) tellsOf(who author) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if at, ok := v.told[who]; ok && time.Since(at) < clockTold {
@@ -170,7 +170,7 @@ func (v *verdicts) tellsOf(who author) bool {
 }
 
 // forget lets go of everything: trust has changed.
-func (v *verdicts) forget() {
+func (v *pastVerdicts) forget() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	clear(v.all)

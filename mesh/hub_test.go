@@ -70,6 +70,18 @@ func (e *hubEnd) SendTo(ctx context.Context, raw []byte, _ string) error {
 	return err
 }
 
+func (e *hubEnd) Servers() []signaling.ServerStatus {
+	return []signaling.ServerStatus{{URL: "hub", State: signaling.StateOpen}}
+}
+
+func (e *hubEnd) Wait(ctx context.Context, f func([]signaling.ServerStatus) bool) error {
+	if f(e.Servers()) {
+		return nil
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
 func (e *hubEnd) WaitReady(context.Context) error { return nil }
 
 func (e *hubEnd) Send(_ context.Context, raw []byte, _ int) (string, error) {

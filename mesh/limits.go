@@ -228,6 +228,21 @@ const (
 	// redialPause separates two attempts of one Dial, and of one Peer before
 	// silence is a partition.
 	redialPause = 250 * time.Millisecond
+	// redialMost is the longest pause between two attempts of a dial of an agent that
+	// does not answer, absentMost of one that nobody has registered: a server tells when
+	// it comes.
+	redialMost = 4 * time.Second
+	absentMost = 30 * time.Second
+	// absentAfter is how long neighbours may know an agent that no server does.
+	absentAfter = time.Second
+	// yieldAfter is when an offer without an answer gives its turn to others that wait.
+	yieldAfter = 2 * time.Second
+	// dialTold is when the log says why a dial waits, dialToldAgain how often then.
+	dialTold      = 2 * time.Second
+	dialToldAgain = 30 * time.Second
+	// storyWait is how long a dial that is over waits for its attempts to say what they
+	// tried.
+	storyWait = time.Second
 	// hintPause is the least time between two attempts that unverified hints
 	// began: presence at a server, a server that is back.
 	hintPause = 5 * time.Second
@@ -348,6 +363,8 @@ const (
 
 	// echoInterval is how often each side sends an echo.
 	echoInterval = time.Second
+	// defaultSuspectAfter is Recovery.SuspectAfter's default.
+	defaultSuspectAfter = 3 * time.Second
 	// echoSlack is how much longer the lesser key waits for the other side's
 	// echo, to answer it, before it sends its own.
 	echoSlack = 100 * time.Millisecond

@@ -45,7 +45,7 @@ func (s *session) echoed(f *echoFrame) error {
 		return nil
 	}
 	var ping uint64
-	if time.Since(s.node.start)-time.Duration(s.pinged.Load()) >= echoInterval/2 {
+	if time.Since(s.node.start)-time.Duration(s.pinged.Load()) >= s.pingEvery()/2 {
 		ping = s.micros()
 	}
 	return s.echo(ping, f.Ping, 0)
@@ -85,11 +85,26 @@ func (s *session) ping() error {
 // nextPing is when the next ping is due. The greater key's come first, and the
 // other side's travel with the answers.
 func (s *session) nextPing() time.Time {
-	at := s.node.start.Add(time.Duration(s.pinged.Load()) + echoInterval)
+	at := s.node.start.Add(time.Duration(s.pinged.Load()) + s.pingEvery())
 	if !s.greater() {
-		at = at.Add(echoSlack)
+		at = at.Add(min(echoSlack, s.pingEvery()/4))
 	}
 	return at
+}
+
+// pingEvery is the pause between two pings: three times within what may be silent.
+func (s *session) pingEvery() time.Duration {
+	return min(echoInterval, s.node.cfg.Recovery.SuspectAfter/3)
+}
+
+// silentLimit is how long the other side may answer nothing, on a long path two round
+// trips. Before the first of those it could be any.
+func (s *session) silentLimit() time.Duration {
+	rtt := time.Duration(s.rtt.Load())
+	if rtt == 0 {
+		return max(s.node.cfg.Recovery.SuspectAfter, defaultSuspectAfter)
+	}
+	return max(s.node.cfg.Recovery.SuspectAfter, s.pingEvery()+2*rtt)
 }
 
 // greater reports whether this side has the greater key.

@@ -24,6 +24,8 @@ type machine struct {
 	answered  time.Time     // when the other side last proved to be there
 	due       time.Time     // when the next attempt begins; zero is none
 	tried     int           // attempts since the partition was noticed
+	missed    int           // attempts of a dial that failed since the last sign of the other side
+	away      bool          // the last one because nobody is registered under the name
 	parted    bool          // it was
 	hinted    time.Time     // when a hint last began an attempt
 	direct    time.Time     // when a direct path is tried; zero is never
@@ -75,7 +77,7 @@ func (st *step) try(why Reason) { st.attempt, st.why = true, why }
 func (m *machine) dial(busy bool) (st step) {
 	switch {
 	case !m.met:
-		m.dialling = true
+		m.dialling, m.missed = true, 0
 		st.try(ReasonDial)
 	case !busy && (m.state == StateRecovering || m.state == StateUnreachable):
 		m.comeback(&st)
@@ -202,6 +204,13 @@ func (m *machine) wants(why Reason, busy bool) (st step) {
 // hint: the other side, or the way to it, may be back. Nobody has proved that,
 // so it ends a wait only now and then.
 func (m *machine) hint(now time.Time, busy bool) (st step) {
+	if m.state == StateConnecting && m.dialling && !m.met {
+		if !busy && !m.due.IsZero() && (m.hinted.IsZero() || now.Sub(m.hinted) >= hintPause) {
+			m.hinted, m.due = now, time.Time{}
+			st.try(ReasonDial)
+		}
+		return st
+	}
 	waits := m.state == StateUnreachable || m.state == StateRecovering
 	if !waits || busy || !m.hinted.IsZero() && now.Sub(m.hinted) < hintPause {
 		return st
@@ -244,7 +253,7 @@ func (m *machine) failed(now time.Time, busy bool) (st step) {
 			m.give(&st, now)
 		case m.dialling:
 			// Also while an answer is under way: its offerer may have given up.
-			m.due = now.Add(redialPause)
+			m.due = now.Add(m.redial())
 		}
 	case StateReplacing:
 		if busy {
@@ -272,6 +281,24 @@ func (m *machine) failed(now time.Time, busy bool) (st step) {
 	}
 	return st
 }
+
+// redial is the pause before the next attempt of a dial. It grows while nobody answers:
+// a sign of the other side ends it.
+func (m *machine) redial() time.Duration {
+	most := redialMost
+	if m.away {
+		most = absentMost
+	}
+	d := redialPause
+	for i := 0; i < m.missed && d < most; i++ {
+		d *= 2
+	}
+	m.missed++
+	return m.jitter(min(d, most))
+}
+
+// undial: nobody here waits for the first session any more.
+func (m *machine) undial() { m.dialling, m.due = false, time.Time{} }
 
 // give gives up but for an attempt now and then: a relay or a path that is back
 // makes no sign.

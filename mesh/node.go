@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -22,6 +23,10 @@ import (
 type signaler interface {
 	// WaitReady blocks until a server has accepted the registration.
 	WaitReady(ctx context.Context) error
+	// Wait blocks until the servers are as f wants them.
+	Wait(ctx context.Context, f func([]signaling.ServerStatus) bool) error
+	// Servers returns the state of every server.
+	Servers() []signaling.ServerStatus
 	// Send passes an envelope on by the route-th of the open ways.
 	Send(ctx context.Context, envelope []byte, route int) (server string, err error)
 	// Receive returns what comes next from any server.
@@ -55,7 +60,7 @@ type Node struct {
 	turns     chan struct{}   // one in it for each negotiation of its own under way
 	answers   chan struct{}   // and for each that another began
 	gate      *gate           // envelopes that are to be judged
-	verdicts  *verdicts       // what trust said lately
+	verdicts  *pastVerdicts   // what trust said lately
 	newKeys   *rate.Limiter   // of signatures under keys that nobody knows
 	stales    *rate.Limiter   // of signatures on envelopes whose time is off
 	refusals  chan refusal    // that are to be signed and sent
@@ -64,6 +69,8 @@ type Node struct {
 	cancel context.CancelCauseFunc
 	work   sync.WaitGroup // the dispatchers, the watchers, the Peers' loops
 	ended  chan struct{}
+	// wanting is how many attempts wait for their turn.
+	wanting atomic.Int64
 	// nextChange blocks until the network has changed, nil for a network that does
 	// not; closeNet ends the system's notices of changes, nil without.
 	nextChange func(context.Context) (change, error)
@@ -77,13 +84,15 @@ type Node struct {
 	carrying int // members that carry messages now
 	closed   bool
 	cert     *keys.Certificate
+	// displaced is closed while another process has this agent's place everywhere.
+	displaced chan struct{}
 
 	door sync.Mutex // guards what follows; nothing that blocks is called under it
 
-	replays   *replayMemory           // envelopes of trusted keys
-	strangers *replayMemory           // of keys that may be learned
-	failures  *failures               // bad signatures
-	awaited   map[signaling.Hash]bool // envelopes of this agent's attempts
+	replays   *replayMemory            // envelopes of trusted keys
+	strangers *replayMemory            // of keys that may be learned
+	failures  *failures                // bad signatures
+	awaited   map[signaling.Hash]*Peer // whose attempts' envelopes may be answered
 }
 
 // member is a Peer in the Node's books; the Node's mutex guards it.
@@ -187,17 +196,20 @@ func newNode(cfg Config) (*Node, error) {
 		answers:  make(chan struct{}, maxAnswering),
 		ended:    make(chan struct{}),
 		peers:    map[string]*member{},
-		ledgers:  newLedgers(obs, cfg.Window, maxLedgers),
-		replays:  newReplayMemory(),
+
+		displaced: make(chan struct{}),
+
+		ledgers: newLedgers(obs, cfg.Window, maxLedgers),
+		replays: newReplayMemory(),
 
 		strangers: newReplayMemory(),
 		failures:  newFailures(maxFailureKeys),
 
-		verdicts: newVerdicts(),
+		verdicts: newPastVerdicts(),
 		newKeys:  rate.NewLimiter(newKeysPerSecond, 2*newKeysPerSecond),
 		stales:   rate.NewLimiter(stalesPerSecond, 2*stalesPerSecond),
 		refusals: make(chan refusal, maxRefusals),
-		awaited:  map[signaling.Hash]bool{},
+		awaited:  map[signaling.Hash]*Peer{},
 	}
 	n.gate = newGate(n.judge)
 	obs.log, obs.rec.log = n.log, n.log
@@ -226,6 +238,7 @@ func (n *Node) run(c connector, s signaler) {
 	n.work.Go(n.sendRefusals)
 	n.work.Go(n.watchTrust)
 	n.work.Go(n.watchClock)
+	n.work.Go(n.watchPlace)
 	if n.nextChange != nil {
 		n.work.Go(n.watchNetwork)
 	}
@@ -244,7 +257,9 @@ func (n *Node) Context() context.Context { return n.ctx }
 // verified. A Peer that was dialled from here does not appear.
 //
 // Errors: the context's error, ErrHandler on a Node with a Handler, which
-// needs no Accept, or one that matches net.ErrClosed.
+// needs no Accept, ErrReplaced while another process has this agent's place at every
+// signaling server, so that nobody new can reach this one, or one that matches
+// net.ErrClosed.
 func (n *Node) Accept(ctx context.Context) (*Peer, error) {
 	if n.cfg.Handler != nil {
 		return nil, fmt.Errorf("mesh: accept: %w", ErrHandler)
@@ -254,11 +269,16 @@ func (n *Node) Accept(ctx context.Context) (*Peer, error) {
 		return p, nil
 	default:
 	}
+	n.mu.Lock()
+	displaced := n.displaced
+	n.mu.Unlock()
 	select {
 	case p := <-n.accepted:
 		return p, nil
 	case <-ctx.Done():
 		return nil, fmt.Errorf("mesh: accept: %w", contextError(ctx))
+	case <-displaced:
+		return nil, fmt.Errorf("mesh: accept: %w", ErrReplaced)
 	case <-n.ctx.Done():
 		return nil, fmt.Errorf("mesh: accept: %w", net.ErrClosed)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,6 +54,7 @@ type Peer struct {
 	mu         sync.Mutex
 	tried      []string       // sentences about what was tried, for DialError
 	distrusted error          // why the last answer that was not trusted was not
+	refusal    error          // what the other side last said for why it does not answer
 	key        keys.PublicKey // of the highest session
 	way        *session       // the session in use, nil when there is none
 	live       []*session     // every one that is attached, the highest first
@@ -62,6 +64,7 @@ type Peer struct {
 	machine   machine
 	attempts  []*attempt
 	waiters   []replaceWaiter
+	missing   []chan error   // calls of TryDial: what ends them, capacity 1
 	deferred  *deferredOffer // the losing offer of a glare
 	early     []verified     // candidates before their offer, at most maxEarly
 	sessions  []*session     // in order, the highest last; those below a confirmed one are retired
@@ -301,8 +304,34 @@ func (p *Peer) note(sentence string) {
 func (p *Peer) distrust(why error, via string) {
 	p.note(fmt.Sprintf("an answer through %s: %v", via, why))
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.distrusted = why
+	p.mu.Unlock()
+	p.post(func() { p.miss(why) })
+}
+
+// noteEnd tells how a failed attempt went, before the loop, and whoever dials, can hear
+// that it has ended.
+func (p *Peer) noteEnd(a *attempt) {
+	defer close(a.told)
+	if errors.Is(a.err, errSuperseded) || a.why == ReasonStandby {
+		return
+	}
+	if !errors.Is(a.err, ErrAbsent) { // which each server has said
+		p.note(a.story())
+	}
+	var r *rejectedError
+	if errors.As(a.err, &r) {
+		p.mu.Lock()
+		p.refusal = r
+		p.mu.Unlock()
+	}
+}
+
+// dialError is what a dial of the Peer returns.
+func (p *Peer) dialError(err error) *DialError {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return &DialError{Peer: p.id, Tried: slices.Clone(p.tried), Err: err, refusal: p.refusal}
 }
 
 // because joins the reason why a dial ended with the last distrusted answer.

@@ -95,6 +95,7 @@ func (p *Peer) startAsk(why Reason) {
 		a.key = address(ctx)
 		a.err = a.ask(ctx)
 		p.node.unexpect(a.ref)
+		p.noteEnd(a)
 		p.post(func() { p.attemptFailed(a) })
 	})
 }
@@ -154,9 +155,8 @@ func (p *Peer) begin(a *attempt, describe func(context.Context) (*signaling.Seal
 				}
 				p.node.refuse(refusalOf(a.answers), code, text)
 			}
-			if !p.post(func() { p.attemptFailed(a) }) && !errors.Is(err, errSuperseded) {
-				p.note(a.story())
-			}
+			p.noteEnd(a)
+			p.post(func() { p.attemptFailed(a) })
 			return
 		}
 		p.serve(s)
@@ -207,10 +207,18 @@ func (p *Peer) open(ctx context.Context, a *attempt, describe func(context.Conte
 	if a.offerer {
 		turns = p.node.turns
 	}
+	if a.offerer {
+		p.node.wanting.Add(1)
+	}
 	select {
 	case turns <- struct{}{}:
 		defer func() { <-turns }()
 	case <-ctx.Done():
+	}
+	if a.offerer {
+		p.node.wanting.Add(-1)
+	}
+	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	env, err := describe(ctx)
@@ -417,11 +425,16 @@ func (p *Peer) attemptFailed(a *attempt) {
 		p.standbyFailed(a)
 		return
 	}
-	p.blame(a)
+	away := errors.Is(a.err, ErrAbsent)
+	if !away && !errors.Is(a.err, errYielded) {
+		p.blame(a)
+	}
 	p.lastErr = a.err
-	p.note(a.story())
+	if !p.machine.met && a.answers == nil {
+		p.miss(a.err)
+	}
 	var r *rejectedError
-	final := errors.As(a.err, &r) && r.final()
+	final := errors.As(a.err, &r) && r.final() || errors.Is(a.err, errNotLearned)
 	if errors.Is(a.err, ErrReplaced) && final {
 		p.led.markReplaced()
 	}
@@ -434,6 +447,7 @@ func (p *Peer) attemptFailed(a *attempt) {
 	case !m.met && !m.dialling:
 		p.shut(goodbyeClosed, fmt.Errorf("%w: %w", errIncomingFailed, a.err))
 	default:
+		m.away = away
 		p.do(m.failed(time.Now(), p.busy()))
 	}
 }
@@ -448,6 +462,8 @@ var (
 	errPromotion = errors.New("the standby session did not answer")
 	// errIncomingFailed ends a Peer that the other side began and nobody dialled.
 	errIncomingFailed = errors.New("the other side's attempt failed")
+	// errNotLearned ends an attempt whose key trust is to remember and cannot.
+	errNotLearned = errors.New("the key cannot be remembered")
 	// errAbandoned ends a Peer whose dialers have all given up.
 	errAbandoned = errors.New("nobody waits for the dial any more")
 )

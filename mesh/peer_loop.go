@@ -57,7 +57,7 @@ func (p *Peer) nextWake() time.Time {
 	if top := p.top(); top != nil {
 		sooner(top.nextPing())
 		if !top.doubted.Load() {
-			sooner(top.answered().Add(p.machine.recovery.SuspectAfter))
+			sooner(top.answered().Add(top.silentLimit()))
 			_, look := p.overdue(top)
 			sooner(look)
 		}
@@ -143,7 +143,7 @@ func (p *Peer) assess(now time.Time, top *session) {
 			top.prove()
 		}
 	}
-	if why == ReasonSilence && now.Sub(top.answered()) < p.machine.recovery.SuspectAfter {
+	if why == ReasonSilence && now.Sub(top.answered()) < top.silentLimit() {
 		return
 	}
 	p.suspect(top, why)

@@ -146,25 +146,34 @@ func (p *Peer) repeat() {
 	}
 }
 
-// absent notes that a signaling server does not know the other side. If it was
-// asked for a key, the name may be there with another one: an offer to the name
-// alone finds out, and whoever dials hears of it.
+// absent notes that a signaling server does not know the other side. When none does that
+// this agent is connected to, and it was asked for a key, the name may be there with
+// another one: an offer to the name alone finds out, and whoever dials hears of it.
+// Otherwise there is nobody to wait for an answer of; a server that it comes to tells.
 func (p *Peer) absent(ref signaling.Hash, server string) {
-	for _, a := range p.attempts {
-		if a.known != ref {
-			continue
-		}
-		p.note(fmt.Sprintf("%s is not registered at %s", p.id, server))
-		s := p.machine.state
-		if a.keyed && !a.opened.Load() && !a.standby() && s != StateConnected && s != StateReplacing {
-			p.keyless = true
-			p.giveUp(func(x *attempt) bool { return x == a })
-			if a.asks {
-				p.startAsk(a.why)
-			} else {
-				p.startOffer(a.why, nil)
-			}
-		}
+	i := slices.IndexFunc(p.attempts, func(a *attempt) bool { return a.known == ref })
+	if i < 0 {
 		return
+	}
+	a := p.attempts[i]
+	p.note(fmt.Sprintf("%s is not registered at %s", p.id, server))
+	if !slices.Contains(a.absent, server) {
+		a.absent = append(a.absent, server)
+	}
+	m := &p.machine
+	switch {
+	case !p.node.absentEverywhere(a.absent):
+		a.repeat() // by the next one
+	case a.opened.Load() || a.standby() || m.state == StateConnected || m.state == StateReplacing:
+	case a.keyed:
+		p.keyless = true
+		p.giveUp(func(x *attempt) bool { return x == a })
+		if a.asks {
+			p.startAsk(a.why)
+		} else {
+			p.startOffer(a.why, nil)
+		}
+	case m.dialling && !m.met && a.offerer && (time.Since(a.started) >= absentAfter || !p.node.hasNeighbours()):
+		a.cancel(fmt.Errorf("%s: %w", p.id, ErrAbsent))
 	}
 }

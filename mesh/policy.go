@@ -19,7 +19,8 @@ const Never time.Duration = -2
 // it gets back. Zero fields mean the documented defaults.
 //
 // The other side is in doubt when it answered nothing for SuspectAfter (each
-// side sends at least once a second, and the other answers at once), or when
+// side sends at least once a second, three times within a shorter SuspectAfter, and the
+// other answers at once), on a path of more than a second for two round trips, or when
 // what was sent stays unacknowledged for four smoothed round trips and at least
 // AckTimeout, and the transport hands nothing of it over. Then new sessions are tried by every route, one after the other,
 // while the present one is kept: if it comes back first, it is used. After
@@ -29,7 +30,7 @@ const Never time.Duration = -2
 // wait. When all have failed the Peer is unreachable.
 type Recovery struct {
 	// SuspectAfter is how long the other side may answer nothing. Default 3 s;
-	// at least 1 s, the interval of echoes.
+	// at least 1 s.
 	SuspectAfter time.Duration
 	// AckTimeout is the least time that a record may stay unacknowledged.
 	// Default 500 ms; at least 50 ms.
@@ -52,7 +53,7 @@ func (r Recovery) withDefaults() (Recovery, error) {
 		otherwise time.Duration
 		least     time.Duration
 	}{
-		{"SuspectAfter", &r.SuspectAfter, 3 * time.Second, echoInterval},
+		{"SuspectAfter", &r.SuspectAfter, defaultSuspectAfter, time.Second},
 		{"AckTimeout", &r.AckTimeout, 500 * time.Millisecond, 50 * time.Millisecond},
 		{"PartitionAfter", &r.PartitionAfter, 30 * time.Second, 0},
 		{"Backoff", &r.Backoff, time.Second, 10 * time.Millisecond},

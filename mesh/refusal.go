@@ -30,7 +30,7 @@ func refusalOf(e *signaling.Sealed) refusal {
 // refuse hands a refusal to the goroutine that signs and sends them, which may take
 // its time. It does not block; what exceeds the rate is dropped.
 func (n *Node) refuse(r refusal, code rejectCode, text string) {
-	r.body.Code, r.body.Text = code, safeText(text)
+	r.body.Code, r.body.Text = code, printable(text)
 	if len(r.body.Text) > maxReason {
 		r.body.Text = r.body.Text[:maxReason]
 	}
@@ -95,12 +95,12 @@ func (n *Node) reject(r refusal) {
 	}
 }
 
-// expect notes an envelope of this agent's that may be refused: a refusal is believed whatever its time, because it names an envelope that
-// nobody can have known before.
-func (n *Node) expect(ref signaling.Hash) {
+// expect notes an envelope of a Peer's that may be refused: a refusal is believed
+// whatever its time, because it names an envelope that nobody can have known before.
+func (n *Node) expect(ref signaling.Hash, p *Peer) {
 	n.door.Lock()
 	defer n.door.Unlock()
-	n.awaited[ref] = true
+	n.awaited[ref] = p
 }
 
 // unexpect ends what expect began.

@@ -226,8 +226,12 @@ func TestClockInDialError(t *testing.T) {
 				now := time.Now()
 				_, err := dialFor(a, "agent-b", 5*time.Second)
 				story := fmt.Sprintf("the clocks are %v apart: %s", (off[0] - off[1]).Abs(), now.Add(off[0]).UTC().Format("2006-01-02T15:"))
-				if err == nil || !strings.Contains(err.Error(), story) {
-					t.Errorf("%v does not say %q", err, story)
+				var clock *ClockError
+				if !errors.As(err, &clock) || !strings.Contains(err.Error(), story) {
+					t.Fatalf("%v does not say %q", err, story)
+				}
+				if d := clock.Ours.Sub(clock.Theirs) - (off[0] - off[1]); d.Abs() > time.Second || clock.Peer != "agent-b" {
+					t.Errorf("%v, which is %v wrong", clock, d)
 				}
 			})
 		})

@@ -100,6 +100,7 @@ func TestNegotiationsTakeTurns(t *testing.T) {
 		defer cancel()
 		var dials sync.WaitGroup
 		for i := range maxNegotiating + 50 {
+			defer d.hub.end(fmt.Sprint("nobody-", i)).Close() // it does not answer
 			dials.Go(func() {
 				if _, err := d.node.Dial(ctx, fmt.Sprint("nobody-", i)); !errors.Is(err, context.DeadlineExceeded) {
 					t.Error(err)

@@ -99,6 +99,13 @@ func (p *Peer) carry(envelope []byte) (taken, sound bool) {
 	return taken, false
 }
 
+// hasNeighbours reports whether any agent could pass an envelope on.
+func (n *Node) hasNeighbours() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.carrying > 0
+}
+
 // session returns the session in use, nil when there is none.
 func (p *Peer) session() *session {
 	p.mu.Lock()

@@ -39,6 +39,8 @@ const (
 	// disconnectedAfter only marks a quiet path; nothing is closed by it.
 	disconnectedAfter = 5 * time.Second
 	keepAlive         = 2 * time.Second
+	// checkInterval is pion's, between two checks of a pair.
+	checkInterval = 200 * time.Millisecond
 	// minCwnd keeps SCTP's congestion window from starting every burst at
 	// one packet (bytes).
 	minCwnd = 64 << 10
@@ -92,6 +94,9 @@ func newWebRTCConnector(cc connectorConfig) (*webrtcConnector, error) {
 		se.SetICETCPMux(mux)
 	}
 	se.SetICETimeouts(disconnectedAfter, 0, keepAlive)
+	// pion checks a pair seven times, 200 ms apart, and then never again: a network
+	// that heals after that would be of no use to the attempt.
+	se.SetICEMaxBindingRequests(uint16(attemptTimeout / checkInterval))
 	se.SetSrflxAcceptanceMinWait(reflexiveWait)
 	se.SetPrflxAcceptanceMinWait(reflexiveWait)
 	// Without the extended master secret a session's keys are not bound to its
@@ -198,6 +203,7 @@ func (w *webrtcConnector) New(cert *keys.Certificate, o connOptions) (conn, erro
 		way:        way,
 		began:      time.Now(),
 		refused:    w.refused,
+		tcp:        w.tcp,
 		quiet:      make(chan struct{}),
 		ch:         ch,
 		low:        make(chan struct{}, 1),
@@ -242,6 +248,7 @@ type webrtcConn struct {
 
 	began   time.Time
 	refused *lastRefusal
+	tcp     bool // a TCP candidate of the other side can be reached from any socket
 	// onLink says that there are no addresses that lead further than a link.
 	onLink bool
 	low    chan struct{} // capacity 1: the queue fell to the low-water mark
@@ -337,7 +344,7 @@ func (c *webrtcConn) describe(ctx context.Context) (string, error) {
 	}
 	c.described = true
 	sdp := c.local.description(withoutRelated(d.SDP) + linkCandidates(links))
-	if err := c.refused.since(c.began); err != nil && c.gatherEnd && len(c.pending) == 0 && !strings.Contains(sdp, "a=candidate:") {
+	if err := c.refused.since(c.began); err != nil && !c.tcp && c.gatherEnd && len(c.pending) == 0 && !strings.Contains(sdp, "a=candidate:") {
 		close(c.candidates)
 		return "", fmt.Errorf("no socket could be opened: %w", err)
 	}

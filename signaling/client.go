@@ -130,6 +130,29 @@ func (c *Client) WaitReady(ctx context.Context) error {
 	}
 }
 
+// Wait waits until the servers are as f wants them. f gets their states, in order of
+// priority, at once and after each change; it must not block. The error is why ctx ended,
+// or matches net.ErrClosed.
+func (c *Client) Wait(ctx context.Context, f func([]ServerStatus) bool) error {
+	for {
+		c.mu.Lock()
+		changed := c.changed
+		c.mu.Unlock()
+		if c.closed() {
+			return fmt.Errorf("signaling: wait: %w", net.ErrClosed)
+		}
+		if f(c.Servers()) {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-c.closing:
+		case <-ctx.Done():
+			return fmt.Errorf("signaling: wait: %w", context.Cause(ctx))
+		}
+	}
+}
+
 // lastErrors joins first and the last error of each server, or that there is none
 // yet: a server that says nothing is named as well.
 func (c *Client) lastErrors(first error) error {
