@@ -212,6 +212,25 @@ func TestWeighAndWindow(t *testing.T) {
 	}
 }
 
+// TestSmallerWindow: an agent comes back with a window into which what waits for it does
+// not fit. That is told and not lost, and the rest arrives.
+func TestSmallerWindow(t *testing.T) {
+	t.Parallel()
+	a := couple(t, meshtest.Config{}, func(u *meshtest.Universe) {
+		u.Window("b", 64<<10)
+		u.Kill("b")
+		u.Weigh("a", 100_000)
+		time.Sleep(500 * time.Millisecond)
+		u.Weigh("a", 0)
+		time.Sleep(500 * time.Millisecond)
+		u.Restart("b")
+		u.AwaitTraffic("a", "b")
+	})
+	if a.Reported < 4 || a.Reported > 6 || a.Lost+a.Duplicated+a.Reordered > 0 {
+		t.Errorf("%v", a)
+	}
+}
+
 // TestLinger: an application that takes a second for each message holds the sender
 // back, and loses nothing.
 func TestLinger(t *testing.T) {
