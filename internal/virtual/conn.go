@@ -2,12 +2,11 @@ package virtual
 
 import (
 	"net"
-	"time"
 
 	"github.com/pion/transport/v5"
 )
 
-// conn is a socket of a host: vnet's, with the extra delays before it.
+// conn is a socket of a host: vnet's, with what [Host.SetDelay] and its like do before it.
 type conn struct {
 	transport.UDPConn
 	host *Host
@@ -36,25 +35,15 @@ func (c *conn) WriteTo(p []byte, addr net.Addr) (int, error) {
 	if !ok || to.IP.IsLoopback() {
 		return c.UDPConn.WriteTo(p, addr)
 	}
-	l, extra, gone := c.host.net.wire.route(c, to)
-	if gone || c.host.net.backlog.hold(c, l, p, to, extra) {
-		return len(p), nil
-	}
-	return c.UDPConn.WriteTo(p, addr)
-}
-
-// route looks up which way a datagram goes and how long it is held back first.
-// It goes nowhere if the socket was left behind by a move.
-func (w *wire) route(c *conn, dst *net.UDPAddr) (l lane, extra time.Duration, gone bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	to := w.hosts[ip4Of(dst.IP)]
-	l = lane{c.host, to}
-	if w.slow > 0 && to != c.host {
-		extra = c.host.extra
-		if to != nil {
-			extra += to.extra
+	n := c.host.net
+	r := n.wire.route(c, to, len(p))
+	for _, h := range r.copy[:r.copies] {
+		if n.backlog.hold(c, r, h, p, to) {
+			continue
+		}
+		if _, err := c.UDPConn.WriteTo(p, addr); err != nil {
+			return 0, err
 		}
 	}
-	return l, extra, c.at.gone
+	return len(p), nil
 }

@@ -26,19 +26,31 @@
 // Each can be set and taken back at any time, and each is independent of the
 // others:
 //
-//	Net.SetLoss    some of all datagrams are lost, or all
-//	Net.Block      one direction between two hosts is closed
-//	Host.Unplug    a host is cut off
-//	Host.SetLoss   some of what a host sends and receives is lost
-//	Host.SetDelay  a host is further away
-//	Host.Move      a host gets another address
-//	Relay.Kill     a relay dies, and with Relay.Start comes back empty
-//	Relay.Hang     a relay no longer answers, but keeps what it has
+//	Net.SetLoss         some of all datagrams are lost, or all
+//	Net.Block           one direction between two hosts is closed
+//	Net.SetOneWayLoss   some of what one host sends another is lost
+//	Net.SetMTU          one direction between two hosts drops large datagrams
+//	Net.LimitFlows      what two hosts send each other soon goes nowhere
+//	Host.Unplug         a host is cut off
+//	Host.SetLoss        some of what a host sends and receives is lost
+//	Host.SetMTU         a host drops large datagrams
+//	Host.LimitFlows     a flow of a host soon goes nowhere
+//	Host.SetDelay       a host is further away
+//	Host.SetRate        a host has little bandwidth
+//	Host.SetDuplicates  some of what a host sends and receives comes twice
+//	Host.SetReorder     some of it is overtaken
+//	Host.SetOpenError   a host has no file descriptor left
+//	Host.HangNames      a host's name servers do not answer
+//	Host.Move           a host gets another address
+//	Relay.Kill          a relay dies, and with Relay.Start comes back empty
+//	Relay.Hang          a relay no longer answers, but keeps what it has
 //
 // They belong to the host and not to its address, so they outlive a move. Whether
 // a datagram is lost is decided when it leaves the core, that is in the moment
 // in which it would arrive: a fault hits what is under way, and one that is over
-// by then does not.
+// by then does not. What delays or copies datagrams stands before the core, in
+// this order: the copies, the sender's rate, the delays of both hosts with what
+// reorders, the receiver's rate.
 //
 // A test reads:
 //
@@ -61,10 +73,13 @@
 //   - A NAT does not hairpin: a host cannot reach its own public address. An Open
 //     host can, by way of the core: it takes RTT/2, and what is said of one host
 //     does not touch it, except that nothing passes while the host is cut off.
-//   - There is no bandwidth limit, and what one host sends to another is never
-//     reordered.
-//   - [Host.SetDelay] holds at most 65536 datagrams back in the whole network;
-//     what comes on top is dropped.
+//   - Without [Host.SetReorder] what one host sends to another stays in order.
+//   - Names, of [Net.SetName], have one IPv4 address. Looking one up takes a round trip,
+//     whatever else is wrong with the host.
+//   - Rates, sizes and copies are of datagrams; nobody is told that one was too large
+//     (no ICMP), and none is cut into fragments.
+//   - At most 65536 datagrams are held back in the whole network; what comes on top
+//     is dropped.
 //   - A relay speaks UDP only, and nobody is refused a peer.
 //   - With [Config.RTT] zero a datagram takes no time, but several goroutines.
 //

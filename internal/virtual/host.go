@@ -37,8 +37,19 @@ type Host struct {
 	// Guarded by net.wire.mu; at is written under net.mu as well.
 	at    *attachment
 	off   off
-	loss  loss
-	extra time.Duration
+	loss  chance
+	mtu   int    // 0 without a limit
+	flows *flows // nil without a limit
+
+	openError error         // of what opens a socket
+	mute      chan struct{} // closed when name servers answer again; nil while they do
+
+	// The same, for route.
+	extra    time.Duration
+	up, down throttle
+	twice    chance
+	late     lateness
+	odd      bool // one of these is there
 }
 
 // attachment is one place on the network at which a host has been.

@@ -16,9 +16,16 @@ const maxAddresses = 60000
 // address: .1 to .250.
 const hostsPerOctet = 250
 
-// maxDelayed is how many datagrams one Net holds back for [Host.SetDelay]. What
-// comes on top is dropped, as a router with full buffers does.
+// maxDelayed is how many datagrams one Net holds back for [Host.SetDelay], [Host.SetRate]
+// and [Host.SetReorder]. What comes on top is dropped, as a router with full buffers does.
 const maxDelayed = 1 << 16
+
+// maxFlows is how many flows [Host.LimitFlows] or [Net.LimitFlows] counts. Nothing
+// passes of further ones.
+const maxFlows = 1 << 16
+
+// maxNames is how many names one Net knows; [Net.SetName] refuses the next one.
+const maxNames = 1000
 
 // mappingLifetime is how long a NAT keeps a mapping that nothing was sent
 // through. RFC 4787 §4.3, REQ-5 wants at least 2 minutes; received datagrams do

@@ -87,6 +87,8 @@ func TestFaultsMoveAlong(t *testing.T) {
 				}{
 					{"block", func() { n.Block(a.host, b.host) }, func() { n.Unblock(a.host, b.host) }},
 					{"unplug", a.host.Unplug, a.host.Plug},
+					{"narrow path", func() { _ = a.host.SetMTU(1) }, func() { _ = a.host.SetMTU(0) }},
+					{"loss one way", func() { _ = n.SetOneWayLoss(a.host, b.host, 100, 1) }, func() { _ = n.SetOneWayLoss(a.host, b.host, 0, 1) }},
 					{"loss", func() { _ = a.host.SetLoss(100, 1) }, func() { _ = a.host.SetLoss(0, 1) }},
 				} {
 					fault.begin()

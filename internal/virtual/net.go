@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"sync"
 	"testing"
 	"time"
@@ -43,6 +44,7 @@ func (c Config) validate() error {
 // Net is a virtual network. Its methods may be called from any goroutine of the
 // bubble in which it was made.
 type Net struct {
+	rtt     time.Duration
 	core    *vnet.Router
 	stun    *turn.Server // nil without Config.STUN
 	wire    wire
@@ -80,8 +82,11 @@ func start(cfg Config) (_ *Net, err error) {
 		return nil, fmt.Errorf("virtual: core: %w", err)
 	}
 	n := &Net{
-		core:    core,
-		wire:    wire{hosts: map[ip4]*Host{}, blocked: map[lane]struct{}{}},
+		rtt: cfg.RTT, core: core,
+		wire: wire{
+			hosts: map[ip4]*Host{}, names: map[string]netip.Addr{}, blocked: map[lane]struct{}{},
+			lossy: map[lane]*chance{}, mtu: map[lane]int{}, flows: map[lane]*flows{},
+		},
 		backlog: backlog{lanes: map[lane]*pending{}},
 	}
 	core.AddChunkFilter(n.wire.keep)

@@ -76,7 +76,13 @@ func (s *socket) send(text string, addr net.Addr) {
 // comes.
 func (s *socket) next() (string, net.Addr) {
 	s.t.Helper()
-	if err := s.SetReadDeadline(time.Now().Add(forever)); err != nil {
+	return s.within(forever)
+}
+
+// within is next for something that comes so soon, if it comes.
+func (s *socket) within(d time.Duration) (string, net.Addr) {
+	s.t.Helper()
+	if err := s.SetReadDeadline(time.Now().Add(d)); err != nil {
 		s.t.Fatal(err)
 	}
 	buf := make([]byte, 1500)

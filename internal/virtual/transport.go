@@ -33,7 +33,14 @@ func (h *Host) ListenUDP(network string, local *net.UDPAddr) (transport.UDPConn,
 
 // DialUDP opens a socket that sends to and receives from one address.
 func (h *Host) DialUDP(network string, local, remote *net.UDPAddr) (transport.UDPConn, error) {
-	at := h.attached()
+	op, addr := "listen", net.Addr(local)
+	if remote != nil {
+		op, addr = "dial", remote
+	}
+	at, err := h.open(op, network, addr)
+	if err != nil {
+		return nil, err
+	}
 	inner, err := at.stack.DialUDP(network, copyAddr(local), copyAddr(remote))
 	c, err := h.wrap(at, inner, err)
 	if err != nil {
@@ -62,7 +69,10 @@ func (h *Host) ListenPacket(network, address string) (net.PacketConn, error) {
 
 // Dial is DialUDP for an address in words.
 func (h *Host) Dial(network, address string) (net.Conn, error) {
-	at := h.attached()
+	at, err := h.open("dial", network, nil)
+	if err != nil {
+		return nil, err
+	}
 	inner, err := at.stack.Dial(network, address)
 	udp, _ := inner.(transport.UDPConn)
 	c, err := h.wrap(at, udp, err)
@@ -84,16 +94,30 @@ func (h *Host) DialTCP(string, *net.TCPAddr, *net.TCPAddr) (transport.TCPConn, e
 
 // Interfaces are a loopback and "eth0", which has one address: the present one,
 // public for an Open host and private otherwise.
-func (h *Host) Interfaces() ([]*transport.Interface, error) { return h.attached().stack.Interfaces() }
+func (h *Host) Interfaces() ([]*transport.Interface, error) {
+	at, err := h.open("route", "ip+net", nil)
+	if err != nil {
+		return nil, err
+	}
+	return at.stack.Interfaces()
+}
 
 // InterfaceByIndex returns one of Interfaces.
 func (h *Host) InterfaceByIndex(index int) (*transport.Interface, error) {
-	return h.attached().stack.InterfaceByIndex(index)
+	at, err := h.open("route", "ip+net", nil)
+	if err != nil {
+		return nil, err
+	}
+	return at.stack.InterfaceByIndex(index)
 }
 
 // InterfaceByName returns one of Interfaces.
 func (h *Host) InterfaceByName(name string) (*transport.Interface, error) {
-	return h.attached().stack.InterfaceByName(name)
+	at, err := h.open("route", "ip+net", nil)
+	if err != nil {
+		return nil, err
+	}
+	return at.stack.InterfaceByName(name)
 }
 
 // ResolveIPAddr parses an address. There are no names but "localhost".

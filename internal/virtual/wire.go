@@ -2,6 +2,7 @@ package virtual
 
 import (
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 
@@ -18,9 +19,13 @@ type wire struct {
 
 	mu      sync.Mutex // guards what follows, and the fields of hosts that say so
 	hosts   map[ip4]*Host
+	names   map[string]netip.Addr
 	blocked map[lane]struct{}
-	loss    loss
-	slow    int // hosts with an extra delay
+	loss    chance
+	lossy   map[lane]*chance // of [Net.SetOneWayLoss]
+	mtu     map[lane]int     // of [Net.SetMTU]
+	flows   map[lane]*flows  // of [Net.LimitFlows], for both directions
+	odd     int              // hosts that route has to look at
 }
 
 // lane is one direction between two hosts, whatever their addresses.
@@ -52,7 +57,7 @@ func (w *wire) keep(c vnet.Chunk) bool {
 	defer w.mu.Unlock()
 	// First and always, so that the faults of single hosts do not shift the
 	// sequence of decisions that a seed of the whole network stands for.
-	if !w.loss.keep() {
+	if w.loss.hit() {
 		return false
 	}
 	from, to := w.hosts[ip4Of(src.IP)], w.hosts[ip4Of(dst.IP)]
@@ -64,10 +69,11 @@ func (w *wire) keep(c vnet.Chunk) bool {
 	case from == to: // it never left the machine
 		return true
 	}
-	if _, ok := w.blocked[lane{from, to}]; ok {
+	l := lane{from, to}
+	if _, ok := w.blocked[l]; ok || !w.fits(l, len(c.UserData())) || w.loses(l) {
 		return false
 	}
-	return from.loss.keep() && to.loss.keep()
+	return from.flows.pass(src, dst) && to.flows.pass(src, dst) && w.flows[l].pass(src, dst)
 }
 
 // Datagrams counts those that have come to the end of the core so far, lost there

@@ -1,14 +1,20 @@
 package meshtest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/pion/transport/v5"
 
 	"github.com/infrafabric/agentmesh/internal/pipenet"
 	"github.com/infrafabric/agentmesh/internal/virtual"
+	"github.com/infrafabric/agentmesh/internal/wallclock"
 	"github.com/infrafabric/agentmesh/keys"
 	"github.com/infrafabric/agentmesh/mesh"
 	"github.com/infrafabric/agentmesh/turn"
@@ -27,17 +33,25 @@ type Agent struct {
 	http  *http.Client
 	moved chan struct{} // capacity 1: the network has changed
 
+	answers bool          // its Handler answers
 	extra   time.Duration // by which it is slow
 	stopped bool
 	gone    chan struct{} // closed when the last killed process has left; nil before
 
 	process *process // nil while there is none
+
+	load   load
+	window uint64 // of the next process; 0 as configured
+	clock  wallclock.Clock
+	off    time.Duration // by which the clock is ahead
 }
 
 // process is one run of an agent's program.
 type process struct {
 	agent       *Agent
 	incarnation int
+	window      uint64        // its mesh.Config.Window
+	ready       chan struct{} // closed when what follows is there
 	node        *mesh.Node
 	pool        *turn.Pool      // of relays; nil without
 	ctx         context.Context // ends when it is killed
@@ -45,8 +59,9 @@ type process struct {
 	work        sync.WaitGroup
 
 	mu      sync.Mutex
-	accepts bool                // somebody takes the Peers that others begin
-	adopted map[*mesh.Peer]bool // whose messages are taken
+	accepts bool // somebody takes the Peers that others begin
+	adopted map[*mesh.Peer]*adopted
+	latest  map[string]*adopted // the last of each agent's
 }
 
 // Agent starts an agent on a machine of its own behind such a NAT and returns when
@@ -59,13 +74,16 @@ func (u *Universe) Agent(name string, nat NAT) *Agent {
 	case u.known(name):
 		u.fatal("two hosts are called %q", name)
 	}
-	a := &Agent{u: u, name: name, nat: nat, id: u.identity(name), moved: make(chan struct{}, 1)}
+	a := &Agent{
+		u: u, name: name, nat: nat, id: u.identity(name), moved: make(chan struct{}, 1),
+		answers: slices.Contains(u.cfg.Answers, name),
+	}
 	host, err := u.net.Host(nat.virtual())
 	if err != nil {
 		u.fatal("agent %s: %v", name, err)
 	}
 	a.host, a.pipes = host, u.pipes.Client(name)
-	a.http = a.pipes.HTTPClient()
+	a.http = a.client()
 	u.trust.add(a.id)
 	u.agents[name] = a
 	u.names = append(u.names, name)
@@ -99,6 +117,9 @@ func (a *Agent) Pool() *turn.Pool {
 	return a.process.pool
 }
 
+// Host returns the agent's network, as its processes have it.
+func (a *Agent) Host() transport.Net { return a.host }
+
 // Dial returns the agent's Peer for another one, and fails the test when there is
 // none within a minute.
 func (a *Agent) Dial(to string) *mesh.Peer {
@@ -120,7 +141,7 @@ func (a *Agent) Dial(to string) *mesh.Peer {
 func (a *Agent) start() error {
 	u := a.u
 	cfg := mesh.Config{
-		Trust: &u.trust, STUN: []string{u.net.STUNServer()}, Net: a.host,
+		Trust: slowTrust{&u.trust, &a.load.trustTakes}, STUN: []string{u.stun()}, Net: a.host,
 	}
 	for i := range len(u.servers) {
 		cfg.Signaling = append(cfg.Signaling, u.servers[serverName(i)].url())
@@ -129,7 +150,15 @@ func (a *Agent) start() error {
 		u.cfg.Configure(a.name, &cfg)
 	}
 	cfg.Identity, cfg.Net, cfg.HTTPClient, cfg.NetworkChanged = a.id, a.host, a.http, a.networkChanged
-	cfg.Recorder = &recorder{line: &u.line, also: cfg.Recorder}
+	cfg.Recorder = &recorder{line: &u.line, also: cfg.Recorder, takes: &a.load.recordTakes}
+	cfg.Time = a.clock.Now
+	if a.window > 0 {
+		cfg.Window = a.window
+	}
+	p := &process{agent: a, window: cmp.Or(cfg.Window, mesh.DefaultWindow), ready: make(chan struct{}), adopted: map[*mesh.Peer]*adopted{}, latest: map[string]*adopted{}}
+	if a.answers {
+		cfg.Handler = p.handle
+	}
 	select {
 	case <-a.moved: // the process begins with what is
 	default:
@@ -151,8 +180,9 @@ func (a *Agent) start() error {
 		}
 		return err
 	}
-	p := &process{agent: a, incarnation: u.books.started(a.name), node: n, pool: pool, adopted: map[*mesh.Peer]bool{}}
+	p.incarnation, p.node, p.pool = u.books.started(a.name), n, pool
 	p.ctx, p.cancel = context.WithCancel(context.Background())
+	close(p.ready)
 	a.process = p
 	u.books.run(p)
 	return nil
@@ -257,11 +287,13 @@ func (a *Agent) halt() {
 
 // recorder writes what matters of an agent's events into the timeline.
 type recorder struct {
-	line *timeline
-	also witness.Recorder
+	line  *timeline
+	also  witness.Recorder
+	takes *atomic.Int64 // nanoseconds
 }
 
 func (r *recorder) Record(ctx context.Context, e witness.Event) {
+	_ = rest(context.WithoutCancel(ctx), r.takes)
 	if r.also != nil {
 		r.also.Record(ctx, e)
 	}

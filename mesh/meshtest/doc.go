@@ -45,9 +45,35 @@
 //	Slow       a host's datagrams and streams take longer, each way
 //	Lose       a part of a host's datagrams is lost
 //	Replace    an agent makes a new session with another that it is connected to
+//	HangUp     an agent closes its Peer for another; traffic dials again
 //	Mend       all of these end: everybody runs and reaches everybody
 //
-// A stopped agent differs from a stopped process in one way: its timers run on. A
+// What happens to datagrams of an agent or a relay, and what between two of them:
+//
+//	Narrow     large ones are dropped                        NarrowPath
+//	Choke      after some, those of a flow are dropped       ChokePath
+//	LosePath   some are lost, in one direction
+//	Throttle   they are few in a second, and wait in a queue
+//	Duplicate  some come twice
+//	Reorder    some are overtaken
+//
+// What makes an agent's life hard:
+//
+//	Exhaust       its process has no file descriptor left, until Replenish
+//	HangNames     its name servers do not answer, until AnswerNames
+//	Weigh         its messages are large
+//	Linger        its application takes its time
+//	SlowTrust     its trust policy does
+//	SlowRecorder  its recorder does
+//	Window        its next process has another window
+//	SetClock      its wall clock is wrong
+//	Sleep         its machine sleeps until Wake, when its wall clock has gone ahead
+//
+// And a server's:
+//
+//	Muddle     it loses envelopes, and repeats others
+//
+// A stopped or sleeping agent differs from a stopped process in one way: its timers run on. A
 // [Story] is a list of verbs with their times; [Random] makes one from a seed, and a
 // story that fails prints itself and what happened.
 package meshtest

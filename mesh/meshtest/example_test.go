@@ -67,6 +67,25 @@ func ExampleUniverse_Traffic() {
 	})
 }
 
+// A bad line: thin, narrow, and nothing on it stays in order. The application of b
+// answers each message, and takes its time.
+func ExampleUniverse_Throttle() {
+	meshtest.Run(t, meshtest.Config{Answers: []string{"b"}}, func(u *meshtest.Universe) {
+		u.Agent("a", meshtest.PortRestricted)
+		u.Agent("b", meshtest.Open)
+		u.Traffic("a", "b", 100*time.Millisecond, 1)
+		u.Throttle("b", 32_000, 16_000) // bytes a second, bytes that wait
+		u.Reorder("b", 10, 50*time.Millisecond)
+		u.Duplicate("b", 5)
+		u.Linger("b", 20*time.Millisecond)
+		u.Weigh("a", 2000)
+		time.Sleep(time.Minute)
+		u.HangUp("a", "b") // and dial again
+		u.AwaitTraffic("a", "b")
+		t.Log(u.Settle())
+	})
+}
+
 // A story of one's own.
 func ExampleStory() {
 	s := meshtest.Story{

@@ -71,11 +71,15 @@ func (u *Universe) RelayURL(name string) string {
 	return u.relays[name].running.URL()
 }
 
-// pool makes the pool of an agent's process: all relays, by their addresses.
+// pool makes the pool of an agent's process, of all relays.
 func (u *Universe) pool(agent string, n transport.Net, r witness.Recorder) (*turn.Pool, error) {
 	cfg := turn.PoolConfig{AgentID: agent, Net: n, Recorder: r}
 	for _, r := range u.ordered {
-		cfg.Endpoints = append(cfg.Endpoints, turn.Endpoint{URL: r.running.URL(), Credentials: turn.Static(RelayUser, RelayPassword)})
+		url := r.running.URL()
+		if u.cfg.Names {
+			url = "turn:" + r.name + topLevel + "?transport=udp"
+		}
+		cfg.Endpoints = append(cfg.Endpoints, turn.Endpoint{URL: url, Credentials: turn.Static(RelayUser, RelayPassword)})
 	}
 	return turn.NewPool(cfg)
 }

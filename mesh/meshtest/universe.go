@@ -31,11 +31,18 @@ type Config struct {
 	// Relays is how many TURN servers there are. Every agent has a turn.Pool of
 	// them, unless Configure sets a TURN. Default none.
 	Relays int
+	// Names makes agents know servers by names and look them up: the STUN server,
+	// "stun.test", relays, "r1.test", and signaling servers, "s1.test". Otherwise they know
+	// addresses, but for signaling servers, whose names then need no look-up.
+	Names bool
 	// Seed is what keys and loss follow from.
 	Seed uint64
+	// Answers names agents whose Handler answers each message of the traffic with
+	// another before it returns.
+	Answers []string
 	// Configure changes an agent's configuration before each of its processes
-	// starts. Identity, Net, HTTPClient and NetworkChanged are the universe's; Net is
-	// there to be used.
+	// starts. Identity, Net, HTTPClient, NetworkChanged and Time are the universe's, as is the
+	// Handler of an agent of Answers; Net is there to be used.
 	// A Recorder gets every event beside the timeline.
 	Configure func(name string, c *mesh.Config)
 }
@@ -55,6 +62,7 @@ type Universe struct {
 	relays  map[string]*relay
 	ordered []*relay
 	cuts    []cut
+	paths   map[path]bool // with a fault of their own
 
 	line  timeline
 	books books
@@ -88,7 +96,7 @@ func create(t testing.TB, cfg Config) *Universe {
 		t: t, cfg: cfg, began: time.Now(),
 		net:    virtual.New(t, virtual.Config{RTT: cfg.RTT, STUN: true}),
 		pipes:  pipenet.New(),
-		agents: map[string]*Agent{}, servers: map[string]*server{}, relays: map[string]*relay{},
+		agents: map[string]*Agent{}, servers: map[string]*server{}, relays: map[string]*relay{}, paths: map[path]bool{},
 		trust: trust{keys: map[string]keys.PublicKey{}},
 	}
 	u.line.began = u.began
@@ -106,6 +114,7 @@ func create(t testing.TB, cfg Config) *Universe {
 		u.ordered = append(u.ordered, r)
 		r.create()
 	}
+	u.nameServers()
 	return u
 }
 
@@ -189,6 +198,7 @@ type server struct {
 	running *signaling.Server // nil while it is dead
 	web     *http.Server
 	served  chan struct{}
+	muddle  muddle
 }
 
 func (s *server) addr() string { return s.name + ".test:80" }
@@ -202,7 +212,7 @@ func (s *server) start() {
 	if s.running, err = signaling.NewServer(signaling.ServerConfig{Names: []string{s.name + ".test"}}); err != nil {
 		s.u.fatal("server %s: %v", s.name, err)
 	}
-	s.web, s.served = &http.Server{Handler: s.running}, make(chan struct{})
+	s.web, s.served = &http.Server{Handler: s.muddle.handler(s.running)}, make(chan struct{})
 	go func() {
 		defer close(s.served)
 		if err := s.web.Serve(l); !errors.Is(err, http.ErrServerClosed) && s.running == nil {

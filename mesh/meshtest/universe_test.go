@@ -33,12 +33,7 @@ func TestUniverse(t *testing.T) {
 				}
 				mu.Lock()
 				defer mu.Unlock()
-				sum.Sent += a.Sent
-				sum.Delivered += a.Delivered
-				sum.Again += a.Again
-				sum.Lost += a.Lost
-				sum.Duplicated += a.Duplicated
-				sum.Reordered += a.Reordered
+				sum.Add(a)
 				if s.Relays > 0 {
 					relayed++
 				}

@@ -208,20 +208,10 @@ func (u *Universe) Slow(name string, extra time.Duration) {
 // Lose drops so many in a hundred of a host's datagrams, in each direction; 0 ends
 // it.
 func (u *Universe) Lose(name string, percent int) {
-	u.check("lose", name)
+	u.t.Helper()
+	h := u.host("lose", name)
 	u.Note("lose %d %% at %s", percent, name)
-	var h *virtual.Host
-	switch {
-	case u.agents[name] != nil:
-		h = u.agents[name].host
-	case u.relays[name] != nil:
-		h = u.relays[name].running.Host()
-	default:
-		u.fatal("lose: %s is a server, whose streams lose nothing", name)
-	}
-	if err := h.SetLoss(percent, int64(u.cfg.Seed)+1); err != nil {
-		u.fatal("lose: %v", err)
-	}
+	u.must("lose", h.SetLoss(percent, u.seed()))
 }
 
 // Replace makes an agent replace its session with another agent, if it has one,
@@ -236,9 +226,7 @@ func (u *Universe) Replace(name, peer string) {
 		return
 	}
 	p := a.process
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for peerOf := range p.adopted {
+	for _, peerOf := range p.peers() {
 		if peerOf.ID() == peer {
 			p.work.Go(func() {
 				ctx, cancel := context.WithTimeout(p.ctx, time.Minute)
@@ -251,6 +239,25 @@ func (u *Universe) Replace(name, peer string) {
 	}
 }
 
+// HangUp makes an agent close its Peer for another agent, if it has one, and does not
+// wait for the outcome. From then on Peers of the two may end; traffic dials again when
+// they do, and what they report counts as Reported.
+func (u *Universe) HangUp(name, peer string) {
+	u.t.Helper()
+	a := u.agent("hang up", name)
+	u.Note("hang up %s → %s", name, peer)
+	u.books.allow(name, peer)
+	if a.process == nil {
+		return
+	}
+	p := a.process
+	for _, peerOf := range p.peers() {
+		if peerOf.ID() == peer {
+			p.work.Go(func() { u.books.end(p, peerOf) })
+		}
+	}
+}
+
 // Mend ends everything that the other verbs began: the dead are restarted, the
 // stopped go on, everybody reaches everybody at the usual speed.
 func (u *Universe) Mend() {
@@ -259,6 +266,7 @@ func (u *Universe) Mend() {
 	for i := range len(u.servers) {
 		s := u.servers[serverName(i)]
 		u.pipes.Resume(s.addr())
+		s.muddle.set(0, 0)
 		if s.running == nil {
 			s.start()
 		}
@@ -267,19 +275,14 @@ func (u *Universe) Mend() {
 		r.restart()
 		r.running.Resume()
 		r.extra = 0
-		r.running.Host().SetDelay(0)
-		if err := r.running.Host().SetLoss(0, 0); err != nil {
-			u.fatal("mend: %v", err)
-		}
 	}
+	u.mendWire()
 	for _, name := range u.names {
 		a := u.agents[name]
 		a.extra = 0
-		a.host.SetDelay(0)
 		a.pipes.SetDelay(0)
-		if err := a.host.SetLoss(0, 0); err != nil {
-			u.fatal("mend: %v", err)
-		}
+		a.load.ease()
+		a.setClock(0)
 		if a.process == nil {
 			a.restart()
 		} else {
