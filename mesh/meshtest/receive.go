@@ -122,7 +122,12 @@ func (p *process) handle(ctx context.Context, peer *mesh.Peer, m mesh.Message) {
 	select {
 	case <-p.ready:
 	case <-ctx.Done():
-		return
+		// What was handed over counts, also when the Peer has ended meanwhile.
+		select {
+		case <-p.ready:
+		default:
+			return // there may never be a process
+		}
 	}
 	b := &p.agent.u.books
 	b.arrived(p, m)

@@ -324,6 +324,24 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// TestAnswersBacklog: what a Handler is still given when its Peer or its process ends counts
+// as received, every message of it.
+func TestAnswersBacklog(t *testing.T) {
+	t.Parallel()
+	couple(t, meshtest.Config{Answers: []string{"b"}}, func(u *meshtest.Universe) {
+		for _, end := range []func(){
+			func() { u.HangUp("b", "a") },
+			func() { u.Kill("b"); u.Restart("b") },
+		} {
+			u.Linger("b", time.Second)
+			time.Sleep(3 * time.Second)
+			end()
+			u.Linger("b", 0)
+			u.AwaitTraffic("a", "b")
+		}
+	})
+}
+
 // TestHangUp: the Peers end, traffic dials again, and what is reported is no loss.
 func TestHangUp(t *testing.T) {
 	t.Parallel()
