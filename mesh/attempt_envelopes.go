@@ -38,7 +38,7 @@ func (a *attempt) ask(ctx context.Context) error {
 	wait := resendFirst
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
-	nudges := 0
+	nudge, nudges := a.nudge, 0 // a.nudge itself the Peer's loop reads
 	for round := 0; ; {
 		a.send(ctx, round)
 		select {
@@ -46,9 +46,9 @@ func (a *attempt) ask(ctx context.Context) error {
 			round++
 			wait = min(2*wait, resendMax)
 			timer.Reset(wait)
-		case <-a.nudge:
+		case <-nudge:
 			if nudges++; nudges > maxNudges {
-				a.nudge = nil
+				nudge = nil
 			}
 		case e := <-a.inbox:
 			if e.Kind != signaling.Reject {
