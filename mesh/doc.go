@@ -94,6 +94,11 @@
 // another waits at most 300 ms. A Peer on a relay tries the direct path again every now and
 // then, and moves when it has one.
 //
+// A path counts when it carries full packets, of 1,253 bytes with the headers of IPv4: some
+// tunnels lose those in silence and pass everything smaller. A session whose hello is not
+// taken in within three seconds and some round trips, while the path's own checks are
+// answered, ends with [ErrNarrowPath].
+//
 // A Peer on a relay also keeps a second session ready on the next best relay, as far as
 // its connection; the agent with the greater key makes it. When the session in use falls silent,
 // either side says hello on the second one, and traffic goes on within about a round trip of the
@@ -171,7 +176,7 @@
 // 16 KiB: a CBOR array that begins with the version, 1, and the kind.
 //
 //	kind         elements after version and kind
-//	0 hello      body bstr, signature bstr
+//	0 hello      body bstr, signature bstr, padding bstr
 //	1 batch      signature bstr, [+ record bstr], [* position]
 //	2 part       total uint, offset uint, bytes bstr
 //	3 positions  [* position]
@@ -182,7 +187,8 @@
 //
 //	position  =  [flow uint, received uint, delivered uint, credit uint]
 //
-// A hello is the first frame each way and comes once. Its body is
+// A hello is the first frame each way and comes once. Padding, of any value, makes it at
+// least 1,160 bytes long: so it fills a packet, and proves that the path carries such. Its body is
 //
 //	[version uint 1, from instance bstr 16, to instance bstr 16,
 //	 offer hash bstr 32, answer hash bstr 32,

@@ -37,6 +37,17 @@ const (
 	// maxFrame is the largest data channel message. A larger batch travels in
 	// parts.
 	maxFrame = 16 << 10
+	// helloLeast is the least hello in bytes: the largest payload of one packet of
+	// SCTP, so that a path which loses full packets makes no session. A shorter one is
+	// a protocol error.
+	helloLeast = 1160
+	// helloWait is how long the proof of a path that works may take, with
+	// helloRoundTrips more round trips; then the path is taken for one that loses full
+	// packets, if it is there. helloAgain is how long after it is looked again whether
+	// it is.
+	helloWait       = 3 * time.Second
+	helloRoundTrips = 5
+	helloAgain      = 500 * time.Millisecond
 	// batchSize is about how many bytes of records one signature covers when
 	// so many wait; a larger record is a batch of its own. Two frames cost
 	// little time to gather and halve the signature's share.

@@ -433,6 +433,9 @@ func (p *Peer) attemptFailed(a *attempt) {
 	if !p.machine.met && a.answers == nil {
 		p.miss(a.err)
 	}
+	if errors.Is(a.err, ErrNarrowPath) && !p.machine.met { // otherwise the step that follows tells
+		p.tell(report{from: p.machine.state, to: p.machine.state, reason: p.machine.reason})
+	}
 	var r *rejectedError
 	final := errors.As(a.err, &r) && r.final() || errors.Is(a.err, errNotLearned)
 	if errors.Is(a.err, ErrReplaced) && final {

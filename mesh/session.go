@@ -52,6 +52,7 @@ type session struct {
 	// Since the hello.
 
 	told  memory // by this side
+	proof proof  // of the path
 	relay string // the TURN server that the path goes over, "" for none
 	owned bool   // by this side's candidate
 
@@ -136,6 +137,7 @@ func (s *session) handshake(ctx context.Context) (*helloBody, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.proof.begin(s, len(hello))
 	if err := s.put(hello); err != nil {
 		return nil, err
 	}
@@ -144,7 +146,7 @@ func (s *session) handshake(ctx context.Context) (*helloBody, error) {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		return nil, f.err
+		return nil, s.proof.verdict(f.err)
 	}
 	h, err := verifyHello(f.frame, s.remoteKey, s.bind)
 	if errors.Is(err, keys.ErrBadSignature) {
@@ -156,6 +158,7 @@ func (s *session) handshake(ctx context.Context) (*helloBody, error) {
 	if !stop() { // the time was over first, and the connection is being closed
 		return nil, context.Cause(ctx)
 	}
+	s.proof.greeted.Store(true)
 	s.prove()
 	if !s.owned {
 		s.relay = h.Relay
@@ -218,7 +221,7 @@ func (s *session) read() error {
 	for {
 		n, err := s.conn.Read(buf)
 		if err != nil {
-			return fmt.Errorf("%w: %w", ErrConnectionLost, err)
+			return fmt.Errorf("%w: %w", ErrConnectionLost, s.proof.verdict(err))
 		}
 		if err := s.handle(buf[:n]); err != nil {
 			return err

@@ -490,6 +490,14 @@ func (c *webrtcConn) Packets() (sent, received uint64) {
 	return uint64(s.PacketsSent), uint64(s.PacketsReceived)
 }
 
+func (c *webrtcConn) Checks() (answered uint64, rtt time.Duration) {
+	s, ok := c.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePairStats()
+	if !ok {
+		return 0, 0
+	}
+	return s.ResponsesReceived, time.Duration(s.CurrentRoundTripTime * float64(time.Second))
+}
+
 // Drain polls: pion calls back at the low-water mark only.
 func (c *webrtcConn) Drain(ctx context.Context) error {
 	t := time.NewTicker(5 * time.Millisecond)
