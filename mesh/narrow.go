@@ -77,15 +77,23 @@ func (p *proof) judge() (narrow, open bool) {
 	return answered > p.answered, true
 }
 
-// verdict is why a read failed. The other side may have judged a moment before.
+// pending reports whether the session is not to be doubted yet, because the proof is
+// still on its way.
+func (p *proof) pending(now time.Time) bool {
+	return p.session != nil && now.Before(p.due) && !p.session.confirmed.Load() && p.session.conn.Queued() >= p.hello
+}
+
+// verdict is why a read failed. The other side may have judged a moment before, and
+// have ended what this side was about to.
 func (p *proof) verdict(err error) error {
 	if p.narrow.Load() {
 		return ErrNarrowPath
 	}
-	if p.session != nil && time.Until(p.due) < p.rtt+helloAgain {
-		if narrow, _ := p.judge(); narrow {
-			return ErrNarrowPath
-		}
+	if p.session == nil || p.session.confirmed.Load() || time.Until(p.due).Abs() > p.rtt+helloAgain {
+		return err
+	}
+	if answered, _ := p.session.conn.Checks(); answered > p.answered {
+		return ErrNarrowPath
 	}
 	return err
 }

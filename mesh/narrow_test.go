@@ -14,19 +14,16 @@ const fullPacket = 1225
 
 // narrowPair starts two agents whose path loses larger datagrams than that, from a to
 // b, from b to a, or both ways; no limit is 0.
+//
+// bubble: the caller is in a world.
 func (w *world) narrowPair(there, back int, change ...func(*Config)) (a, b *Node, ha, hb *virtual.Host) {
 	w.t.Helper()
-	host := func(name string) (*Node, *virtual.Host) {
-		h, err := w.net.Host(virtual.Open)
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		return w.agent(name, virtual.Open, append([]func(*Config){func(c *Config) { c.Net, c.STUN = h, nil }}, change...)...), h
-	}
-	a, ha = host("agent-a")
-	b, hb = host("agent-b")
+	ha, hb = w.host(virtual.Open).(*virtual.Host), w.host(virtual.Open).(*virtual.Host)
 	w.narrow(ha, hb, there, back)
-	return a, b, ha, hb
+	at := func(h *virtual.Host) []func(*Config) {
+		return append([]func(*Config){func(c *Config) { c.Net, c.STUN = h, nil }}, change...)
+	}
+	return w.agent("agent-a", virtual.Open, at(ha)...), w.agent("agent-b", virtual.Open, at(hb)...), ha, hb
 }
 
 func (w *world) narrow(a, b *virtual.Host, there, back int) {

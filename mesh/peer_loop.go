@@ -56,7 +56,10 @@ func (p *Peer) nextWake() time.Time {
 	}
 	if top := p.top(); top != nil {
 		sooner(top.nextPing())
-		if !top.doubted.Load() {
+		switch {
+		case top.proof.pending(time.Now()):
+			sooner(top.proof.due)
+		case !top.doubted.Load():
 			sooner(top.answered().Add(top.silentLimit()))
 			_, look := p.overdue(top)
 			sooner(look)
@@ -130,7 +133,7 @@ func (p *Peer) wake(now time.Time) {
 
 // assess begins to doubt a session that does not answer.
 func (p *Peer) assess(now time.Time, top *session) {
-	if top.doubted.Load() {
+	if top.doubted.Load() || top.proof.pending(now) {
 		return
 	}
 	why := ReasonSilence
