@@ -24,6 +24,7 @@ const (
 	kindEcho
 	kindGoodbye
 	kindEnvelope
+	kindPiece
 	kindEnd // one past the last
 )
 

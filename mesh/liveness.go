@@ -141,6 +141,9 @@ func (s *session) micros() uint64 { return uint64(time.Since(s.node.start)/time.
 func (s *session) stuck(now time.Time) bool {
 	s.checked = now
 	written := s.written.Load()
+	if c, ok := s.conn.(*slimConn); ok {
+		written += c.extra.Load()
+	}
 	queued := int64(s.conn.Queued())
 	if queued == 0 {
 		return false

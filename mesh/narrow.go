@@ -77,10 +77,13 @@ func (p *proof) judge() (narrow, open bool) {
 	return answered > p.answered, true
 }
 
+// until is when the proof has come or the verdict is known, if the path is there.
+func (p *proof) until() time.Time { return p.due.Add(helloAgain) }
+
 // pending reports whether the session is not to be doubted yet, because the proof is
 // still on its way.
 func (p *proof) pending(now time.Time) bool {
-	return p.session != nil && now.Before(p.due) && !p.session.confirmed.Load() && p.session.conn.Queued() >= p.hello
+	return p.session != nil && now.Before(p.until()) && !p.session.confirmed.Load() && p.session.conn.Queued() >= p.hello
 }
 
 // verdict is why a read failed. The other side may have judged a moment before, and

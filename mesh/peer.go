@@ -75,7 +75,8 @@ type Peer struct {
 	spare     standby        // the session beside one on a relay
 	ranked    []turn.Relay   // as the relays last were
 	renew     time.Time      // when the session is replaced for its relay; zero for never
-	shun      shunned        // relays that did not help lately
+	shun      shunned        // relays, and kinds of paths, that did not help lately
+	narrows   []string       // kinds of paths that do not carry full packets
 	keyless   bool           // the next offer is to the name, whatever its key
 	replyCode goodbyeCode    // what goodbye will say
 	lost      []string       // IDs given up when the Peer ended

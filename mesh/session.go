@@ -48,6 +48,8 @@ type session struct {
 	first    chan firstFrame // what a standby has read or will read; nil for others
 	own      *turn.Relay     // that this side gathered from, nil for none
 	fellBack bool            // no direct path was found in time
+	slim     bool            // it goes in small packets
+	kinds    []string        // of its path
 
 	// Since the hello.
 
@@ -155,10 +157,17 @@ func (s *session) handshake(ctx context.Context) (*helloBody, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.proof.greeted.Store(true)
+	switch s.why {
+	case ReasonDirectPath, ReasonRelay:
+		// Nothing is in a hurry: the session in use works, and this one is to be as good.
+		if err := s.conn.Drain(ctx); err != nil {
+			return nil, s.proof.verdict(err)
+		}
+	}
 	if !stop() { // the time was over first, and the connection is being closed
 		return nil, context.Cause(ctx)
 	}
-	s.proof.greeted.Store(true)
 	s.prove()
 	if !s.owned {
 		s.relay = h.Relay
@@ -236,7 +245,7 @@ func (s *session) handle(b []byte) error {
 		return err
 	}
 	if !s.confirmed.Load() && kind != kindGoodbye && s.confirmed.CompareAndSwap(false, true) && s.peer != nil {
-		s.peer.post(s.peer.supersede)
+		s.peer.post(func() { s.peer.confirmed(s) })
 	}
 	if len(b) >= maxFrame/2 && (kind == kindBatch || kind == kindPart) {
 		// The other side's answers stand in a queue behind such frames, for
@@ -385,7 +394,7 @@ func (s *session) path() Path {
 	if s.relay != "" && local != "relay" {
 		remote = "relay" // ICE may have met it as an address that nobody announced
 	}
-	return Path{Local: local, Remote: remote, Relay: s.relay}
+	return Path{Local: local, Remote: remote, Relay: s.relay, Narrow: s.slim}
 }
 
 // carry puts an envelope on the session. It reports false when there is no room
