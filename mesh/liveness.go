@@ -56,21 +56,26 @@ type heldPing struct{ ping, at uint64 }
 
 // measured smooths the round trip as RFC 6298 §2 does.
 func (s *session) measured(rtt time.Duration) {
-	smooth := rtt
+	smooth, variation := rtt, rtt/2
 	if old := time.Duration(s.rtt.Load()); old != 0 {
+		variation = (3*time.Duration(s.rttVar.Load()) + (old - rtt).Abs()) / 4
 		smooth = (7*old + rtt) / 8
 	}
 	s.rtt.Store(int64(smooth))
+	s.rttVar.Store(int64(variation))
+	s.rttLast.Store(int64(rtt))
 	s.node.obs.roundTrip(s.node.ctx, s, rtt)
 }
 
-// ackLimit is how long a record may stay unacknowledged.
+// ackLimit is how long a record may stay unacknowledged: four smoothed round trips, and
+// enough for one that has just grown, of which the last one and the variation tell before
+// the smoothed one does.
 func (s *session) ackLimit() time.Duration {
-	rtt := time.Duration(s.rtt.Load())
+	rtt, variation, last := time.Duration(s.rtt.Load()), time.Duration(s.rttVar.Load()), time.Duration(s.rttLast.Load())
 	if rtt == 0 {
 		rtt = firstRTT
 	}
-	return max(4*rtt, s.node.cfg.Recovery.AckTimeout)
+	return max(4*rtt, rtt+4*variation, last+last/2, s.node.cfg.Recovery.AckTimeout)
 }
 
 // ping sends an echo that the other side answers.

@@ -75,6 +75,8 @@ type session struct {
 	// unanswered is a ping that may wait for this side's next.
 	unanswered atomic.Pointer[heldPing]
 	rtt        atomic.Int64  // smoothed round trip in nanoseconds, 0 before the first
+	rttVar     atomic.Int64  // its variation
+	rttLast    atomic.Int64  // the last one that was measured
 	carried    *rate.Limiter // the reader's own: of envelopes
 	written    atomic.Int64  // bytes handed to conn
 
