@@ -9,8 +9,8 @@ import (
 	"github.com/infrafabric/agentmesh/internal/virtual"
 )
 
-// TestLongPath: on a long path without any loss nobody is in doubt, and one session is
-// enough, idle and in use.
+// TestLongPath: on a long path without any loss nothing is repeated, nobody is in doubt,
+// and one session is enough, idle and in use.
 func TestLongPath(t *testing.T) {
 	for _, rtt := range []time.Duration{50, 100, 300, 600, 1200} {
 		rtt *= time.Millisecond
@@ -24,6 +24,7 @@ func TestLongPath(t *testing.T) {
 			defer cancel()
 			const n, size = 100, 10_000
 			for _, d := range [][2]*Peer{{p, q}, {q, p}} {
+				before, start := w.net.Datagrams(), time.Now()
 				go func() {
 					for range n {
 						if d[0].Send(ctx, Message{Payload: digits(size)}) != nil {
@@ -37,8 +38,18 @@ func TestLongPath(t *testing.T) {
 						break
 					}
 				}
+				took := time.Since(start)
 				if err := d[0].Flush(ctx); err != nil {
 					w.t.Error(err)
+				}
+				// With acknowledgements, answers and checks.
+				sent := float64(w.net.Datagrams()-before) / (n * size / 1150)
+				if most := map[bool]float64{false: 1.7, true: 2.2}[rtt > time.Second]; sent > most {
+					w.t.Errorf("RTT %v: %.2f datagrams for each full packet", rtt, sent)
+				}
+				// Beyond a second SCTP's first timeout is too short to ever measure a round trip.
+				if took > 6*rtt && rtt < time.Second {
+					w.t.Errorf("RTT %v: a megabyte takes %v", rtt, took)
 				}
 			}
 			time.Sleep(20 * time.Second)
