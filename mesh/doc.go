@@ -102,7 +102,8 @@
 // ([Path].Narrow), at some cost of throughput; now and then, and when the network changes,
 // full ones are tried again. A session that dies within ten seconds counts as an attempt
 // that failed: a direct path is shunned for a while if there is a relay, and from the second in a
-// row on the next one waits, a second first and each time twice as long, up to a minute.
+// row on the next one waits, a second first and each time four times as long, up to two
+// minutes.
 //
 // A Peer on a relay also keeps a second session ready on the next best relay, as far as
 // its connection; the agent with the greater key makes it. When the session in use falls silent,

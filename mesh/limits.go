@@ -309,10 +309,10 @@ const (
 	maxShunned = 64
 	// youngSession is the least age at which a session has proved its path: one that
 	// dies younger counts as an attempt that failed. After the second in a row the next
-	// attempt waits, for Recovery.Backoff and each time twice as long, up to
+	// attempt waits, for Recovery.Backoff and each time four times as long, up to
 	// youngPauseMost.
 	youngSession   = 10 * time.Second
-	youngPauseMost = time.Minute
+	youngPauseMost = 2 * time.Minute
 	// standbyPause is between two attempts at a standby session; each failure
 	// doubles it, up to standbyPauseMost.
 	standbyPause     = 2 * time.Second

@@ -153,7 +153,7 @@ func (m *machine) count(answered time.Time) (wait time.Duration) {
 	if m.young < 2 {
 		return 0
 	}
-	return m.jitter(min(m.recovery.Backoff<<min(m.young-2, maxLadder), youngPauseMost))
+	return m.jitter(min(m.recovery.Backoff<<min(2*(m.young-2), maxLadder), youngPauseMost))
 }
 
 // again begins the next attempt, or plans it.

@@ -259,8 +259,8 @@ func TestMachineYoung(t *testing.T) {
 	m.recovery.PartitionAfter = time.Hour
 	now := time.Unix(1e9, 0)
 	m.attached(now, ReasonDial, false, false)
-	for i, want := range []time.Duration{0, time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second,
-		16 * time.Second, 32 * time.Second, time.Minute, time.Minute} {
+	for i, want := range []time.Duration{0, time.Second, 4 * time.Second, 16 * time.Second, 64 * time.Second,
+		2 * time.Minute, 2 * time.Minute, 2 * time.Minute, 2 * time.Minute} {
 		now = now.Add(4 * time.Second)
 		st := m.doubted(now, now.Add(-3*time.Second), ReasonSilence, false)
 		if st.attempt != (want == 0) || want > 0 && !m.next().Equal(now.Add(want)) {
