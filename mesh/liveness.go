@@ -18,6 +18,7 @@ func (s *session) prove() {
 		return
 	}
 	s.led.forgive(time.Now()) // before the loop may doubt it again
+	s.cleared.Store(s.micros())
 	if s.doubted.CompareAndSwap(true, false) {
 		s.peer.post(func() { s.peer.answers(s) })
 	}
@@ -34,7 +35,7 @@ func (s *session) echoed(f *echoFrame) error {
 	s.theirReceived.Store(f.Received)
 	if f.Pong != 0 {
 		if rtt := s.micros() - f.Pong - f.Held; rtt < uint64(maxRTT/time.Microsecond) {
-			s.measured(time.Duration(max(rtt, 1)) * time.Microsecond)
+			s.measured(time.Duration(max(rtt, 1))*time.Microsecond, f.Pong <= s.cleared.Load() || s.doubted.Load())
 			s.prove()
 		}
 	}
@@ -54,15 +55,18 @@ func (s *session) echoed(f *echoFrame) error {
 // heldPing is a ping of the other side that is answered with the next of this one.
 type heldPing struct{ ping, at uint64 }
 
-// measured smooths the round trip as RFC 6298 §2 does.
-func (s *session) measured(rtt time.Duration) {
-	smooth, variation := rtt, rtt/2
-	if old := time.Duration(s.rtt.Load()); old != 0 {
-		variation = (3*time.Duration(s.rttVar.Load()) + (old - rtt).Abs()) / 4
-		smooth = (7*old + rtt) / 8
+// measured smooths the round trip as RFC 6298 §2 does. That of a ping which left before
+// a doubt was over counts only as the last one: the path may have been gone meanwhile, and
+// what was sent was repeated (§3).
+func (s *session) measured(rtt time.Duration, repeated bool) {
+	switch old := time.Duration(s.rtt.Load()); {
+	case old == 0:
+		s.rtt.Store(int64(rtt))
+		s.rttVar.Store(int64(rtt / 2))
+	case !repeated:
+		s.rttVar.Store((3*s.rttVar.Load() + int64((old - rtt).Abs())) / 4)
+		s.rtt.Store(int64((7*old + rtt) / 8))
 	}
-	s.rtt.Store(int64(smooth))
-	s.rttVar.Store(int64(variation))
 	s.rttLast.Store(int64(rtt))
 	s.node.obs.roundTrip(s.node.ctx, s, rtt)
 }

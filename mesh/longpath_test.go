@@ -76,7 +76,7 @@ func TestAckLimit(t *testing.T) {
 		{20 * time.Millisecond, 600 * time.Millisecond, 1500 * time.Millisecond},
 	} {
 		if c.rtt > 0 {
-			s.measured(c.rtt)
+			s.measured(c.rtt, false)
 		}
 		if got := s.ackLimit(); got < c.least || got > c.most {
 			t.Errorf("after a round trip of %v a record has %v, want %v to %v", c.rtt, got, c.least, c.most)

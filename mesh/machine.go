@@ -97,6 +97,10 @@ func (m *machine) attached(now time.Time, why Reason, relayed, narrow bool) (st 
 	switch why {
 	case ReasonSilence, ReasonUnacknowledged, ReasonLost:
 		m.count(now) // the other side may have been in doubt alone
+	default:
+		if !m.early(now) {
+			m.count(now) // the one before lived
+		}
 	}
 	m.met, m.dialling, m.replace = true, false, false
 	m.since, m.relayed, m.counted = now, relayed, false
@@ -119,10 +123,11 @@ func (m *machine) attached(now time.Time, why Reason, relayed, narrow bool) (st 
 }
 
 // directPause is how long after a session began a direct path is tried, when so many
-// direct sessions died young: each makes it four times as long.
+// direct sessions died young: each beyond the second makes it four times as long. Two may
+// be accidents.
 func (m *machine) directPause(burnt int) time.Duration {
 	pause := m.paths.DirectEvery
-	for i := 0; i < burnt && pause < m.paths.DirectMost; i++ {
+	for i := 2; i < burnt && pause < m.paths.DirectMost; i++ {
 		pause = min(4*pause, m.paths.DirectMost)
 	}
 	return pause

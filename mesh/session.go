@@ -77,6 +77,7 @@ type session struct {
 	rtt        atomic.Int64  // smoothed round trip in nanoseconds, 0 before the first
 	rttVar     atomic.Int64  // its variation
 	rttLast    atomic.Int64  // the last one that was measured
+	cleared    atomic.Uint64 // when a doubt was last over, by micros
 	carried    *rate.Limiter // the reader's own: of envelopes
 	written    atomic.Int64  // bytes handed to conn
 
