@@ -36,7 +36,9 @@ type attempt struct {
 	why      Reason   // the session is made
 	replaces bool     // the Peer had a session before
 	relayed  bool     // and the last was on a relay
-	shunned  []string // relays, and ways to them, that did not help lately
+	shunned  []string // relays, ways to them and kinds of paths that did not help lately
+	narrow   []string // those of them that do not carry full packets
+	avoid    avoid    // what the other side is told of that
 	beside   *session // a standby is offered beside
 	carrier  string   // the neighbour through which the other side's envelope came
 	heard    string   // the way by which it came: that one works
@@ -69,6 +71,9 @@ type attempt struct {
 	unnamed    error           // names of relays and STUN servers that could not be looked up
 	relayWait  time.Duration   // for a direct path, before it is used
 	theirRelay string          // the server that the other side uses, "" for none
+	relayOnly  bool            // no other candidates are used
+	slim       bool            // the session is in small packets
+	kinds      []string        // of the path, once it has opened
 	fellBack   bool            // no direct path was found in time
 	promoted   chan struct{}   // closed when a standby is to take over
 	hello      chan firstFrame // capacity 1: what a standby read; nil for others
@@ -169,7 +174,7 @@ func (a *attempt) offer(ctx context.Context) (*signaling.Sealed, error) {
 
 // describe is the body of this side's description.
 func (a *attempt) describe(sdp string) []byte {
-	return (&descriptionBody{SDP: sdp, Fingerprint: a.bind.localCert, Reason: a.why, Relay: a.relayName()}).encode()
+	return (&descriptionBody{SDP: sdp, Fingerprint: a.bind.localCert, Reason: a.why, Relay: a.relayName(), Avoid: a.avoid}).encode()
 }
 
 // answer answers a verified offer.
@@ -180,6 +185,9 @@ func (a *attempt) answer(ctx context.Context, offer *signaling.Sealed, d *descri
 	}
 	if err := a.newConn(ctx); err != nil {
 		return nil, err
+	}
+	if a.answerSlim(d.Avoid); a.slim {
+		a.avoid = avoidFull
 	}
 	a.bind.offer = a.ref
 	a.bind.remoteInst, a.bind.remoteCert = offer.Instance, d.Fingerprint
@@ -206,7 +214,7 @@ func (a *attempt) accept(e verified) error {
 	a.bind.answer = e.Hash()
 	a.bind.remoteInst, a.bind.remoteCert = e.Instance, d.Fingerprint
 	a.key, a.learn, a.theirRelay = e.Key, e.learn, d.Relay
-	a.answered = true
+	a.answered, a.slim = true, d.Avoid&avoidFull != 0
 	return a.conn.Accept(a.described(d))
 }
 
@@ -298,7 +306,7 @@ func (a *attempt) connect(ctx context.Context, description *signaling.Sealed) er
 func (a *attempt) establish(ctx context.Context) (*session, *helloBody, error) {
 	s := newSession(a.peer.node, a.peer.led, a.conn, a.order)
 	s.bind, s.remoteKey, s.peer, s.why, s.first = a.bind, a.key, a.peer, a.why, a.hello
-	s.own, s.fellBack = a.relay, a.fellBack
+	s.own, s.fellBack, s.slim, s.kinds = a.relay, a.fellBack, a.slim, a.kinds
 	if a.why == ReasonStandby {
 		// Trust may have ended while it waited.
 		claim := keys.Claim{ID: a.peer.id, Key: a.key, Time: a.peer.node.now()}

@@ -26,7 +26,7 @@ func (a *attempt) announce(env *signaling.Sealed) error {
 // ask asks for an offer, by every route and again and again, until one has come
 // and ends ctx, or time is over. It returns why it ended.
 func (a *attempt) ask(ctx context.Context) error {
-	env, err := a.seal(signaling.Ask, (&askBody{Reason: a.why}).encode())
+	env, err := a.seal(signaling.Ask, (&askBody{Reason: a.why, Avoid: a.avoid}).encode())
 	if err != nil {
 		return err
 	}

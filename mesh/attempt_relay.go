@@ -48,6 +48,11 @@ func (a *attempt) options(ctx context.Context) (connOptions, error) {
 		}
 		return o, errNoRelay
 	}
+	if a.avoidsDirect() {
+		o.relayOnly, o.relayWait, a.relayWait = true, 0, 0
+	}
+	a.relayOnly = o.relayOnly
+	a.avoids()
 	o.relay = a.relay
 	a.using.Store(a.relay)
 	return o, nil
@@ -105,7 +110,7 @@ func (a *attempt) relayPart() string {
 // fallback is when the attempt takes a relay, if there is one: this side's or the
 // other's. It never does so before it has heard of the other side.
 func (a *attempt) fallback() <-chan time.Time {
-	if !a.answered || a.relay == nil && a.theirRelay == "" || a.why == ReasonStandby || a.peer.node.cfg.Paths.RelayOnly {
+	if !a.answered || a.relay == nil && a.theirRelay == "" || a.why == ReasonStandby || a.relayOnly {
 		return nil
 	}
 	return time.After(a.relayWait)

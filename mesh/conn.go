@@ -60,6 +60,9 @@ type conn interface {
 	Queued() uint64
 	// Packets counts what was sent and received on the present path.
 	Packets() (sent, received uint64)
+	// Checks counts the checks of the present path that the other side has answered;
+	// rtt is the last one's round trip, 0 before the first.
+	Checks() (answered uint64, rtt time.Duration)
 	// Drain blocks until nothing is queued or ctx ends.
 	Drain(ctx context.Context) error
 

@@ -25,8 +25,9 @@ import (
 // cannot; *keys.NameError for an invalid ID. When time ran out and somebody
 // had answered with a key that trust does not accept, it matches ErrUntrusted and
 // what the policy said as well, such as *keys.KeyChangedError; when the other side had
-// said why it does not answer, an error for that, such as *ClockError. The log says
-// after two seconds, and then now and then, what a Dial waits for.
+// said why it does not answer, an error for that, such as *ClockError; and ErrNarrowPath
+// when there was a path that does not carry full packets. The log says after two seconds,
+// and then now and then, what a Dial waits for.
 func (n *Node) Dial(ctx context.Context, id string) (*Peer, error) {
 	p, err := n.dial(ctx, id, false)
 	if err != nil {

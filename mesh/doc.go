@@ -94,6 +94,17 @@
 // another waits at most 300 ms. A Peer on a relay tries the direct path again every now and
 // then, and moves when it has one.
 //
+// A path counts when it carries full packets, of 1,253 bytes with the headers of IPv4: some
+// tunnels lose those in silence and pass everything smaller. A session whose hello is not
+// taken in within three seconds and some round trips, while the path's own checks are
+// answered, ends with [ErrNarrowPath]. The next one goes by another kind of path, a relay or
+// another way to one, and where there is none its frames travel in small packets
+// ([Path].Narrow), at some cost of throughput; now and then, and when the network changes,
+// full ones are tried again. A session that dies within ten seconds counts as an attempt
+// that failed: a direct path is shunned for a while if there is a relay, and from the second in a
+// row on the next one waits, a second first and each time four times as long, up to two
+// minutes.
+//
 // A Peer on a relay also keeps a second session ready on the next best relay, as far as
 // its connection; the agent with the greater key makes it. When the session in use falls silent,
 // either side says hello on the second one, and traffic goes on within about a round trip of the
@@ -171,7 +182,7 @@
 // 16 KiB: a CBOR array that begins with the version, 1, and the kind.
 //
 //	kind         elements after version and kind
-//	0 hello      body bstr, signature bstr
+//	0 hello      body bstr, signature bstr, padding bstr
 //	1 batch      signature bstr, [+ record bstr], [* position]
 //	2 part       total uint, offset uint, bytes bstr
 //	3 positions  [* position]
@@ -179,10 +190,12 @@
 //	5 echo       ping uint, pong uint, held uint, sent uint, received uint
 //	6 goodbye    code uint, text tstr
 //	7 envelope   envelope bstr
+//	8 piece      rest uint, bytes bstr, padding bstr
 //
 //	position  =  [flow uint, received uint, delivered uint, credit uint]
 //
-// A hello is the first frame each way and comes once. Its body is
+// A hello is the first frame each way and comes once. Padding, of any value, makes it at
+// least 1,160 bytes long: so it fills a packet, and proves that the path carries such. Its body is
 //
 //	[version uint 1, from instance bstr 16, to instance bstr 16,
 //	 offer hash bstr 32, answer hash bstr 32,
@@ -208,6 +221,9 @@
 // something, or, on a line that is full, bytes that move: a transport that hands over
 // what waits in it, or long frames that come in. An envelope is the author's own, for the other side or to be passed on, or
 // one that the other side passes on.
+// A piece is a part of a frame of any kind, on a session in small packets, where nothing
+// else travels: rest is how many bytes of the frame follow in others. It is 576 to 940
+// bytes long, so that no packet of SCTP holds two.
 // Goodbye codes are 0 closed, 1 replaced by a newer process of the same
 // identity, 2 not trusted any more, 3 protocol error.
 //
@@ -228,8 +244,8 @@
 // Offers, answers, candidates and rejects are envelopes of package signaling;
 // their bodies are CBOR arrays:
 //
-//	offer, answer  [SDP tstr, certificate bstr 32 (SHA-256), reason uint, relay tstr]
-//	ask            [reason uint]
+//	offer, answer  [SDP tstr, certificate bstr 32 (SHA-256), reason uint, relay tstr, avoid uint]
+//	ask            [reason uint, avoid uint]
 //	candidate      [[* candidate tstr]]
 //	reject         [code uint (1 untrusted, 2 replaced, 3 busy, 4 clocks, 5 malformed, 6 unable),
 //	                text tstr, theirs uint, ours uint]
@@ -244,7 +260,9 @@
 // Reasons are the values of [Reason]; an unknown one counts as ReasonRequested. With
 // ReasonDirectPath neither side uses a relay, and with ReasonStandby the connection
 // opens and waits for a hello. Relay is the host of the TURN server that the author
-// uses, "" for none. A reject refers to an offer or an ask,
+// uses, "" for none. Avoid adds up what did the author no good lately: 1 the direct path,
+// 2 full packets on it, 4 full packets at all; in an answer it is 4 or 0, and says
+// whether this session is in small packets. A reject refers to an offer or an ask,
 // and whoever takes an offer back rejects it itself. With the code clocks it holds the
 // time of what it refers to and that of its author's clock, in milliseconds since 1970,
 // and is believed whatever its own time is; otherwise both are 0.

@@ -18,9 +18,13 @@ type (
 		Fingerprint keys.Fingerprint // of the author's DTLS certificate
 		Reason      Reason           // why the session is made; an answer repeats it
 		Relay       string           // the TURN server that the author uses, "" for none
+		Avoid       avoid            // what did no good; in an answer only avoidFull, for this session
 	}
 	// askBody says why its author wants an offer.
-	askBody struct{ Reason Reason }
+	askBody struct {
+		Reason Reason
+		Avoid  avoid
+	}
 	// candidateBody carries candidates found after the description left.
 	candidateBody struct {
 		Candidates []string // candidate-attribute values (RFC 8839 §5.1)
@@ -99,18 +103,18 @@ func (e *rejectedError) Unwrap() error {
 func (e *rejectedError) final() bool { return e.code == rejectUntrusted || e.code == rejectReplaced }
 
 func (d *descriptionBody) encode() []byte {
-	b := cbor.AppendBytes(cbor.AppendText(cbor.AppendArray(nil, 4), d.SDP), d.Fingerprint[:])
-	return cbor.AppendText(cbor.AppendUint(b, uint64(d.Reason)), d.Relay)
+	b := cbor.AppendBytes(cbor.AppendText(cbor.AppendArray(nil, 5), d.SDP), d.Fingerprint[:])
+	return cbor.AppendUint(cbor.AppendText(cbor.AppendUint(b, uint64(d.Reason)), d.Relay), uint64(d.Avoid))
 }
 
 func (a *askBody) encode() []byte {
-	return cbor.AppendUint(cbor.AppendArray(nil, 1), uint64(a.Reason))
+	return cbor.AppendUint(cbor.AppendUint(cbor.AppendArray(nil, 2), uint64(a.Reason)), uint64(a.Avoid))
 }
 
 func decodeAsk(b []byte) (a askBody, err error) {
 	r := cbor.NewReader(b)
-	r.Array(1)
-	a.Reason = readReason(r)
+	r.Array(2)
+	a.Reason, a.Avoid = readReason(r), avoid(r.UintMax(255))
 	return a, bodyDone(r)
 }
 
@@ -167,10 +171,11 @@ func bodyDone(r *cbor.Reader) error {
 // would override a media-level one: RFC 8122 §5.)
 func decodeDescription(b []byte) (*descriptionBody, error) {
 	r := cbor.NewReader(b)
-	r.Array(4)
+	r.Array(5)
 	d := &descriptionBody{SDP: r.Text(maxSDP)}
 	r.Fixed(d.Fingerprint[:])
 	d.Reason, d.Relay = readReason(r), printable(r.Text(maxRelayName))
+	d.Avoid = avoid(r.UintMax(255))
 	if err := bodyDone(r); err != nil {
 		return nil, err
 	}

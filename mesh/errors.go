@@ -38,6 +38,10 @@ var (
 	// ErrConnectionLost: a session died. The Peer makes another one; Change.Err
 	// tells of it.
 	ErrConnectionLost = errors.New("connection lost")
+	// ErrNarrowPath: a path does not carry full packets, of about 1,250 bytes with the
+	// headers of IP and UDP, and loses them without a word. The Peer takes another
+	// kind of path, or else smaller packets; Change.Err and DialError tell of it.
+	ErrNarrowPath = errors.New("the path does not carry full packets")
 	// ErrProtocol: the other side broke a rule of the wire format or of the
 	// flows.
 	ErrProtocol = errors.New("protocol error")

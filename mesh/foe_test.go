@@ -75,6 +75,7 @@ type line struct {
 func (c *line) Queued() uint64 { return uint64(c.waiting()) }
 
 func (c *line) Packets() (sent, received uint64) { return 0, 0 }
+func (c *line) Checks() (uint64, time.Duration)  { return 0, 0 }
 
 func describe(cert keys.Fingerprint, number int) string {
 	return fmt.Sprintf("v=0\r\na=fingerprint:sha-256 %s\r\na=line:%d\r\n", cert, number)

@@ -24,6 +24,7 @@ const (
 	kindEcho
 	kindGoodbye
 	kindEnvelope
+	kindPiece
 	kindEnd // one past the last
 )
 
@@ -33,6 +34,7 @@ type (
 	helloFrame struct {
 		Body      []byte // what the signature is over, a helloBody
 		Signature []byte
+		// And zeros up to helloLeast bytes.
 	}
 	batchFrame struct {
 		Signature []byte
@@ -133,14 +135,34 @@ func frameDone(r *cbor.Reader) error {
 const signatureLen = 64
 
 func (f *helloFrame) encode() []byte {
-	b := frameHead(nil, kindHello, 2)
-	return cbor.AppendBytes(cbor.AppendBytes(b, f.Body), f.Signature)
+	b := frameHead(make([]byte, 0, helloLeast), kindHello, 3)
+	b = cbor.AppendBytes(cbor.AppendBytes(b, f.Body), f.Signature)
+	return cbor.AppendBytes(b, padding(helloLeast-len(b)))
 }
 
+// decodeHelloFrame reads a hello. One that fills no packet proves nothing about the
+// path, so it is none.
 func decodeHelloFrame(b []byte) (f helloFrame, err error) {
-	r := readFrame(b, 2)
+	if len(b) < helloLeast {
+		return f, protocolErrorf("hello of %d bytes, less than %d", len(b), helloLeast)
+	}
+	r := readFrame(b, 3)
 	f.Body, f.Signature = r.Bytes(maxFrame), r.Bytes(signatureLen)
+	r.Bytes(helloLeast)
 	return f, frameDone(r)
+}
+
+// padding is a string of zeros that takes n bytes with its head (RFC 8949 §3), one
+// more where no string takes as many, and at least one.
+func padding(n int) []byte {
+	head := 3
+	switch {
+	case n <= 25:
+		head = 1
+	case n <= 258:
+		head = 2
+	}
+	return make([]byte, max(n-head, 0))
 }
 
 func (f *batchFrame) encode(b []byte) []byte {

@@ -32,10 +32,11 @@ func goldenFrames(t testing.TB) map[string][]byte {
 		"echo":      (&echoFrame{Ping: 123456, Pong: 0, Sent: 70, Received: 65536}).encode(),
 		"goodbye":   (&goodbyeFrame{Code: goodbyeReplaced, Text: "why"}).encode(),
 		"envelope":  (&envelopeFrame{Envelope: []byte("signed elsewhere")}).encode(),
+		"piece":     (&pieceFrame{Rest: 920, Bytes: []byte("bytes")}).encode(),
 	}
 }
 
-var frameOrder = []string{"hello", "batch", "part", "positions", "skip", "echo", "goodbye", "envelope"}
+var frameOrder = []string{"hello", "batch", "part", "positions", "skip", "echo", "goodbye", "envelope", "piece"}
 
 func goldenBinding() binding {
 	return binding{mesh: "golden", local: "agent-a", remote: "agent-b",
@@ -71,6 +72,8 @@ func decodeAny(b []byte) error {
 		_, err = decodeSkipFrame(b)
 	case kindEcho:
 		_, err = decodeEchoFrame(b)
+	case kindPiece:
+		_, err = decodePieceFrame(b)
 	case kindGoodbye:
 		_, err = decodeGoodbyeFrame(b)
 	case kindEnvelope:

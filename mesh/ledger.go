@@ -24,6 +24,7 @@ type ledger struct {
 	state  uint64 // names this memory in hellos; random
 
 	mu     sync.Mutex
+	named  bool // a hello has named it
 	out    sender
 	in     receiver
 	inst   signaling.Instance // the remote instance of the newest completed hello

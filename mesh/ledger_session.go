@@ -19,6 +19,7 @@ func (l *ledger) positions(inst signaling.Instance) []position {
 func (l *ledger) remembers(inst signaling.Instance) memory {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.named = true
 	return l.memory(inst)
 }
 

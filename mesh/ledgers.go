@@ -72,11 +72,12 @@ func (ls *ledgers) release(l *ledger) {
 }
 
 // unused reports whether the ledger holds nothing worth remembering: no
-// session ever completed and nothing was numbered.
+// session ever began, not even at the other side only, which would take another
+// state for one that has forgotten, and nothing was numbered.
 func (l *ledger) unused() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.inst == [16]byte{} && l.out.high == 0 && !l.replaced
+	return l.inst == [16]byte{} && l.out.high == 0 && !l.replaced && !l.named
 }
 
 // reached returns the sender's next number and byte count.

@@ -763,6 +763,7 @@ func (*deadConn) Accept(string) error                            { return net.Er
 func (*deadConn) AddCandidate(string) error                      { return net.ErrClosed }
 func (*deadConn) Queued() uint64                                 { return 0 }
 func (*deadConn) Packets() (sent, received uint64)               { return 0, 0 }
+func (*deadConn) Checks() (uint64, time.Duration)                { return 0, 0 }
 func (*deadConn) Candidates() <-chan string                      { return nil }
 func (*deadConn) Quiet() <-chan struct{}                         { return nil }
 func (*deadConn) Opened() <-chan struct{}                        { return nil }

@@ -37,6 +37,22 @@ const (
 	// maxFrame is the largest data channel message. A larger batch travels in
 	// parts.
 	maxFrame = 16 << 10
+	// helloLeast is the least hello in bytes: the largest payload of one packet of
+	// SCTP, so that a path which loses full packets makes no session. A shorter one is
+	// a protocol error.
+	helloLeast = 1160
+	// helloWait is how long the proof of a path that works may take, with
+	// helloRoundTrips more round trips; then the path is taken for one that loses full
+	// packets, if it is there. helloAgain is how long after it is looked again whether
+	// it is.
+	helloWait       = 3 * time.Second
+	helloRoundTrips = 5
+	helloAgain      = 500 * time.Millisecond
+	// pieceSize is how many bytes of a frame travel in one piece on a path that does not
+	// carry full packets. A piece is between pieceLeast and pieceMost bytes long.
+	pieceSize  = 920
+	pieceLeast = 576
+	pieceMost  = 940
 	// batchSize is about how many bytes of records one signature covers when
 	// so many wait; a larger record is a batch of its own. Two frames cost
 	// little time to gather and halve the signature's share.
@@ -291,6 +307,12 @@ const (
 	// get through; maxShunned is how many it remembers, further ones are not.
 	shunFor    = 30 * time.Second
 	maxShunned = 64
+	// youngSession is the least age at which a session has proved its path: one that
+	// dies younger counts as an attempt that failed. After the second in a row the next
+	// attempt waits, for Recovery.Backoff and each time four times as long, up to
+	// youngPauseMost.
+	youngSession   = 10 * time.Second
+	youngPauseMost = 2 * time.Minute
 	// standbyPause is between two attempts at a standby session; each failure
 	// doubles it, up to standbyPauseMost.
 	standbyPause     = 2 * time.Second

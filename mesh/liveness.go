@@ -18,6 +18,7 @@ func (s *session) prove() {
 		return
 	}
 	s.led.forgive(time.Now()) // before the loop may doubt it again
+	s.cleared.Store(s.micros())
 	if s.doubted.CompareAndSwap(true, false) {
 		s.peer.post(func() { s.peer.answers(s) })
 	}
@@ -34,7 +35,7 @@ func (s *session) echoed(f *echoFrame) error {
 	s.theirReceived.Store(f.Received)
 	if f.Pong != 0 {
 		if rtt := s.micros() - f.Pong - f.Held; rtt < uint64(maxRTT/time.Microsecond) {
-			s.measured(time.Duration(max(rtt, 1)) * time.Microsecond)
+			s.measured(time.Duration(max(rtt, 1))*time.Microsecond, f.Pong <= s.cleared.Load() || s.doubted.Load())
 			s.prove()
 		}
 	}
@@ -54,23 +55,31 @@ func (s *session) echoed(f *echoFrame) error {
 // heldPing is a ping of the other side that is answered with the next of this one.
 type heldPing struct{ ping, at uint64 }
 
-// measured smooths the round trip as RFC 6298 §2 does.
-func (s *session) measured(rtt time.Duration) {
-	smooth := rtt
-	if old := time.Duration(s.rtt.Load()); old != 0 {
-		smooth = (7*old + rtt) / 8
+// measured smooths the round trip as RFC 6298 §2 does. That of a ping which left before
+// a doubt was over counts only as the last one: the path may have been gone meanwhile, and
+// what was sent was repeated (§3).
+func (s *session) measured(rtt time.Duration, repeated bool) {
+	switch old := time.Duration(s.rtt.Load()); {
+	case old == 0:
+		s.rtt.Store(int64(rtt))
+		s.rttVar.Store(int64(rtt / 2))
+	case !repeated:
+		s.rttVar.Store((3*s.rttVar.Load() + int64((old - rtt).Abs())) / 4)
+		s.rtt.Store(int64((7*old + rtt) / 8))
 	}
-	s.rtt.Store(int64(smooth))
+	s.rttLast.Store(int64(rtt))
 	s.node.obs.roundTrip(s.node.ctx, s, rtt)
 }
 
-// ackLimit is how long a record may stay unacknowledged.
+// ackLimit is how long a record may stay unacknowledged: four smoothed round trips, and
+// enough for one that has just grown, of which the last one and the variation tell before
+// the smoothed one does.
 func (s *session) ackLimit() time.Duration {
-	rtt := time.Duration(s.rtt.Load())
+	rtt, variation, last := time.Duration(s.rtt.Load()), time.Duration(s.rttVar.Load()), time.Duration(s.rttLast.Load())
 	if rtt == 0 {
 		rtt = firstRTT
 	}
-	return max(4*rtt, s.node.cfg.Recovery.AckTimeout)
+	return max(4*rtt, rtt+4*variation, last+last/2, s.node.cfg.Recovery.AckTimeout)
 }
 
 // ping sends an echo that the other side answers.
@@ -141,6 +150,9 @@ func (s *session) micros() uint64 { return uint64(time.Since(s.node.start)/time.
 func (s *session) stuck(now time.Time) bool {
 	s.checked = now
 	written := s.written.Load()
+	if c, ok := s.conn.(*slimConn); ok {
+		written += c.extra.Load()
+	}
 	queued := int64(s.conn.Queued())
 	if queued == 0 {
 		return false

@@ -31,6 +31,12 @@ type machine struct {
 	direct    time.Time     // when a direct path is tried; zero is never
 	pause     time.Duration // before that
 	heard     time.Time     // when news last brought that forward
+
+	since   time.Time // when the session in use was attached
+	relayed bool      // it is on a relay
+	counted bool      // it counts among those that died young
+	young   int       // sessions in a row that died young
+	burnt   int       // direct ones, without one in between that did not
 }
 
 // step is what the loop has to do, in this order.
@@ -86,21 +92,82 @@ func (m *machine) dial(busy bool) (st step) {
 }
 
 // attached: a session is established and carries the messages from now on.
-func (m *machine) attached(now time.Time, why Reason, relayed bool) (st step) {
+// One in small packets has a direct path to look for as much as one on a relay.
+func (m *machine) attached(now time.Time, why Reason, relayed, narrow bool) (st step) {
+	switch why {
+	case ReasonSilence, ReasonUnacknowledged, ReasonLost:
+		m.count(now) // the other side may have been in doubt alone
+	default:
+		if !m.early(now) {
+			m.count(now) // the one before lived
+		}
+	}
 	m.met, m.dialling, m.replace = true, false, false
+	m.since, m.relayed, m.counted = now, relayed, false
+	if why == ReasonNetwork {
+		m.young, m.burnt = 0, 0
+	}
 	m.answered, m.due = now, time.Time{}
 	m.healed(&st, why)
 	if len(st.reports) == 0 || st.reports[len(st.reports)-1].to != StateConnected || st.reports[len(st.reports)-1].event != "" {
 		// It was connected, for the same reason: the path may be another.
 		st.reports = append(st.reports, report{from: m.state, to: m.state, reason: why})
 	}
-	if !relayed || m.paths.DirectEvery == Never {
+	if !relayed && !narrow || m.paths.DirectEvery == Never {
 		m.direct, m.pause = time.Time{}, 0
 	} else if m.direct.IsZero() || why == ReasonNetwork {
-		m.pause = m.paths.DirectEvery
+		m.pause = m.directPause(m.burnt)
 		m.direct = now.Add(m.jitter(m.pause))
 	}
 	return st
+}
+
+// directPause is how long after a session began a direct path is tried, when so many
+// direct sessions died young: each beyond the second makes it four times as long. Two may
+// be accidents.
+func (m *machine) directPause(burnt int) time.Duration {
+	pause := m.paths.DirectEvery
+	for i := 2; i < burnt && pause < m.paths.DirectMost; i++ {
+		pause = min(4*pause, m.paths.DirectMost)
+	}
+	return pause
+}
+
+// early reports whether the session in use, which answered last then, is one that
+// dies young.
+func (m *machine) early(answered time.Time) bool { return answered.Sub(m.since) < youngSession }
+
+// count notes that the session in use is dead, or in doubt. The answer is how long to
+// wait before the next: on a path that lets only the beginning of each session pass,
+// sessions come to nothing as fast as they can be made.
+func (m *machine) count(answered time.Time) (wait time.Duration) {
+	switch {
+	case m.counted || !m.met:
+	case m.early(answered):
+		m.counted = true
+		m.young++
+		if !m.relayed {
+			m.burnt++
+		}
+	default:
+		m.young = 0
+		if !m.relayed {
+			m.burnt = 0
+		}
+	}
+	if m.young < 2 {
+		return 0
+	}
+	return m.jitter(min(m.recovery.Backoff<<min(2*(m.young-2), maxLadder), youngPauseMost))
+}
+
+// again begins the next attempt, or plans it.
+func (m *machine) again(st *step, now time.Time, wait time.Duration, why Reason) {
+	if wait > 0 {
+		m.due = now.Add(wait)
+	} else {
+		st.try(why)
+	}
 }
 
 // healed goes back to connected.
@@ -114,14 +181,15 @@ func (m *machine) healed(st *step, why Reason) {
 
 // doubted: the session in use is silent, or does not acknowledge; answered is
 // when the other side was there last.
-func (m *machine) doubted(answered time.Time, why Reason, busy bool) (st step) {
+func (m *machine) doubted(now, answered time.Time, why Reason, busy bool) (st step) {
 	m.answered = answered
 	m.noDirect()
 	switch m.state {
 	case StateConnected, StateReplacing:
+		wait := m.count(answered)
 		m.to(&st, StateSuspect, why)
 		if !busy {
-			st.try(why)
+			m.again(&st, now, wait, why)
 		}
 	}
 	return st
@@ -137,6 +205,13 @@ func (m *machine) noDirect() {
 // answers: the other side answered on the session in use.
 func (m *machine) answers(now time.Time, busy bool) (st step) {
 	m.answered = now
+	if m.counted { // it lives
+		m.counted = false
+		m.young--
+		if !m.relayed {
+			m.burnt--
+		}
+	}
 	switch m.state {
 	case StateSuspect, StateRecovering, StateUnreachable, StateConnecting:
 		m.due = time.Time{}
@@ -154,15 +229,16 @@ func (m *machine) answers(now time.Time, busy bool) (st step) {
 }
 
 // lost: no session is left.
-func (m *machine) lost(answered time.Time, busy bool) (st step) {
+func (m *machine) lost(now, answered time.Time, busy bool) (st step) {
 	m.answered = answered
 	switch m.state {
 	case StateConnected, StateReplacing, StateSuspect:
+		wait := m.count(answered)
 		m.direct = time.Time{}
 		m.noDirect()
 		m.to(&st, StateRecovering, ReasonLost)
-		if !busy {
-			st.try(ReasonLost)
+		if !busy && m.due.IsZero() {
+			m.again(&st, now, wait, ReasonLost)
 		}
 	}
 	return st
@@ -309,7 +385,7 @@ func (m *machine) give(st *step, now time.Time) {
 
 // schedule sets when the next attempt of the ladder begins.
 func (m *machine) schedule(st *step, now time.Time) {
-	wait := m.jitter(m.recovery.Backoff << m.tried)
+	wait := max(m.jitter(m.recovery.Backoff<<m.tried), m.due.Sub(now))
 	m.due = now.Add(wait)
 	m.tried++
 	m.event(st, witness.MeshReconnectionScheduled, wait, 0)

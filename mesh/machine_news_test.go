@@ -14,13 +14,13 @@ func TestNews(t *testing.T) {
 		return newMachine(withDefault(Recovery{}.withDefaults()), withDefault(Paths{}.withDefaults()), func() float64 { return 0.5 })
 	}
 	m := fresh()
-	m.attached(at(0), ReasonDial, false)
+	m.attached(at(0), ReasonDial, false, false)
 	if st := m.news(at(time.Second), false); st.attempt || st.abandon || len(st.reports) > 0 || !m.next().IsZero() {
 		t.Errorf("on a direct path: %+v, next %v", st, m.next())
 	}
 
 	m = fresh()
-	m.attached(at(0), ReasonDial, true)
+	m.attached(at(0), ReasonDial, true, false)
 	if next := m.next(); next != at(m.paths.DirectEvery) {
 		t.Fatalf("next after %v", next.Sub(began))
 	}
@@ -46,8 +46,8 @@ func TestNews(t *testing.T) {
 	}
 
 	m = fresh()
-	m.attached(at(0), ReasonDial, false)
-	m.doubted(at(0), ReasonSilence, false)
+	m.attached(at(0), ReasonDial, false, false)
+	m.doubted(at(0), at(0), ReasonSilence, false)
 	for i := range 12 { // an attempt has its time
 		want := i == 0 || i == int(attemptTimeout/time.Second)
 		if st := m.news(at(time.Duration(3+i)*time.Second), true); st.attempt != want || st.abandon != want {
@@ -56,8 +56,8 @@ func TestNews(t *testing.T) {
 	}
 
 	m = fresh()
-	m.attached(at(0), ReasonDial, false)
-	m.lost(at(0), true)
+	m.attached(at(0), ReasonDial, false, false)
+	m.lost(at(0), at(0), true)
 	if st := m.news(at(time.Second), false); !st.attempt {
 		t.Errorf("without a session: %+v", st)
 	}

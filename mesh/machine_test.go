@@ -63,16 +63,18 @@ func TestMachine(t *testing.T) {
 		return func(m *machine, _ time.Time) step { return m.dial(busy) }
 	}
 	attached := func(why Reason, relayed bool) func(*machine, time.Time) step {
-		return func(m *machine, now time.Time) step { return m.attached(now, why, relayed) }
+		return func(m *machine, now time.Time) step { return m.attached(now, why, relayed, false) }
 	}
 	doubted := func(busy bool) func(*machine, time.Time) step {
-		return func(m *machine, now time.Time) step { return m.doubted(now.Add(-3*time.Second), ReasonSilence, busy) }
+		return func(m *machine, now time.Time) step {
+			return m.doubted(now, now.Add(-3*time.Second), ReasonSilence, busy)
+		}
 	}
 	answers := func(busy bool) func(*machine, time.Time) step {
 		return func(m *machine, now time.Time) step { return m.answers(now, busy) }
 	}
 	lost := func(busy bool) func(*machine, time.Time) step {
-		return func(m *machine, now time.Time) step { return m.lost(now, busy) }
+		return func(m *machine, now time.Time) step { return m.lost(now, now, busy) }
 	}
 	wants := func(why Reason, busy bool) func(*machine, time.Time) step {
 		return func(m *machine, _ time.Time) step { return m.wants(why, busy) }
@@ -200,8 +202,8 @@ func TestMachine(t *testing.T) {
 func TestMachineLadder(t *testing.T) {
 	m := testMachine()
 	now := time.Unix(1e9, 0)
-	m.attached(now, ReasonDial, false)
-	m.doubted(now, ReasonSilence, false)
+	m.attached(now, ReasonDial, false, false)
+	m.doubted(now, now, ReasonSilence, false)
 	now = now.Add(30 * time.Second)
 	if got := m.wake(now, true).summary(); !strings.Contains(got, "mesh_reconnection_scheduled 1 in 1s") {
 		t.Fatal(got)
@@ -245,8 +247,56 @@ func TestMachineLadder(t *testing.T) {
 	if got := m.hint(now.Add(6*time.Second), false).summary(); got != "connecting, TRY returned" {
 		t.Errorf("another hint: %q", got)
 	}
-	if got := m.attached(now.Add(7*time.Second), ReasonReturned, false).summary(); got != "mesh_partition_healed, connected" {
+	if got := m.attached(now.Add(7*time.Second), ReasonReturned, false, false).summary(); got != "mesh_partition_healed, connected" {
 		t.Errorf("back: %q", got)
+	}
+}
+
+// TestMachineYoung: sessions that die young are as good as attempts that fail. From the
+// second in a row on the next attempt waits, and a direct path is tried less often.
+func TestMachineYoung(t *testing.T) {
+	m := testMachine()
+	m.recovery.PartitionAfter = time.Hour
+	now := time.Unix(1e9, 0)
+	m.attached(now, ReasonDial, false, false)
+	for i, want := range []time.Duration{0, time.Second, 4 * time.Second, 16 * time.Second, 64 * time.Second,
+		2 * time.Minute, 2 * time.Minute, 2 * time.Minute, 2 * time.Minute} {
+		now = now.Add(4 * time.Second)
+		st := m.doubted(now, now.Add(-3*time.Second), ReasonSilence, false)
+		if st.attempt != (want == 0) || want > 0 && !m.next().Equal(now.Add(want)) {
+			t.Fatalf("death %d: %s, the next attempt at %v, want it after %v", i+1, st.summary(), m.next(), want)
+		}
+		if want > 0 {
+			now = now.Add(want)
+			if got := m.wake(now, false).summary(); got != "TRY silence" {
+				t.Fatalf("death %d: %q", i+1, got)
+			}
+		}
+		m.attached(now, ReasonSilence, false, false)
+	}
+	// One that answers again was not dead, and one that lives on ends the row.
+	m.doubted(now, now, ReasonSilence, false)
+	m.answers(now, false)
+	if m.young != 9 || m.burnt != 9 {
+		t.Errorf("%d, of them %d direct ones", m.young, m.burnt)
+	}
+	now = now.Add(time.Minute)
+	if got := m.doubted(now, now.Add(-3*time.Second), ReasonSilence, false).summary(); got != "suspect, TRY silence" || m.burnt != 0 {
+		t.Errorf("after a minute: %q", got)
+	}
+	// Beside a relay.
+	for _, want := range []time.Duration{30 * time.Second, 30 * time.Second, 30 * time.Second, 2 * time.Minute, 8 * time.Minute, 10 * time.Minute} {
+		now = now.Add(time.Minute)
+		m.attached(now, ReasonReturned, true, false)
+		if got := m.next().Sub(now); got != want {
+			t.Errorf("a direct path is tried after %v, want %v", got, want)
+		}
+		m.attached(now, ReasonDirectPath, false, false)
+		m.lost(now, now, true)
+	}
+	m.attached(now, ReasonNetwork, true, false)
+	if got := m.next().Sub(now); got != 30*time.Second {
+		t.Errorf("in another network it is tried after %v", got)
 	}
 }
 
@@ -275,13 +325,13 @@ func TestMachineNeverStuck(t *testing.T) {
 			switch k := r.IntN(9); {
 			case k == 0 && busy:
 				busy = false
-				take("attached", m.attached(now, ReasonSilence, r.IntN(2) == 0))
+				take("attached", m.attached(now, ReasonSilence, r.IntN(2) == 0, false))
 			case k == 1 && m.state.carries():
-				take("doubted", m.doubted(now, ReasonSilence, busy))
+				take("doubted", m.doubted(now, now, ReasonSilence, busy))
 			case k == 2 && m.met:
 				take("answers", m.answers(now, busy))
 			case k == 3:
-				take("lost", m.lost(now, busy))
+				take("lost", m.lost(now, now, busy))
 			case k == 4:
 				take("wants", m.wants([]Reason{ReasonRequested, ReasonNetwork, ReasonDirectPath}[r.IntN(3)], busy))
 			case k == 5 && busy:

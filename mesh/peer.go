@@ -55,6 +55,7 @@ type Peer struct {
 	tried      []string       // sentences about what was tried, for DialError
 	distrusted error          // why the last answer that was not trusted was not
 	refusal    error          // what the other side last said for why it does not answer
+	narrow     error          // of the last attempt whose path was narrow
 	key        keys.PublicKey // of the highest session
 	way        *session       // the session in use, nil when there is none
 	live       []*session     // every one that is attached, the highest first
@@ -74,7 +75,8 @@ type Peer struct {
 	spare     standby        // the session beside one on a relay
 	ranked    []turn.Relay   // as the relays last were
 	renew     time.Time      // when the session is replaced for its relay; zero for never
-	shun      shunned        // relays that did not help lately
+	shun      shunned        // relays, and kinds of paths, that did not help lately
+	narrows   []string       // kinds of paths that do not carry full packets
 	keyless   bool           // the next offer is to the name, whatever its key
 	replyCode goodbyeCode    // what goodbye will say
 	lost      []string       // IDs given up when the Peer ended
@@ -325,6 +327,9 @@ func (p *Peer) noteEnd(a *attempt) {
 		p.refusal = r
 		p.mu.Unlock()
 	}
+	if errors.Is(a.err, ErrNarrowPath) {
+		p.narrowed(a.err)
+	}
 }
 
 // dialError is what a dial of the Peer returns.
@@ -334,14 +339,24 @@ func (p *Peer) dialError(err error) *DialError {
 	return &DialError{Peer: p.id, Tried: slices.Clone(p.tried), Err: err, refusal: p.refusal}
 }
 
-// because joins the reason why a dial ended with the last distrusted answer.
+// narrowed notes that a path was narrow.
+func (p *Peer) narrowed(why error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.narrow = why
+}
+
+// because joins the reason why a dial ended with the last distrusted answer, and with
+// the last narrow path.
 func (p *Peer) because(err error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.distrusted == nil {
-		return err
+	for _, why := range []error{p.distrusted, p.narrow} {
+		if why != nil {
+			err = fmt.Errorf("%w; %w", err, why)
+		}
 	}
-	return fmt.Errorf("%w; %w", err, p.distrusted)
+	return err
 }
 
 // history returns what was tried so far.

@@ -58,7 +58,7 @@ func (p *Peer) address() func(context.Context) keys.PublicKey {
 func (p *Peer) newAttempt(o order, offerer bool, why Reason) *attempt {
 	a := newAttempt(p, o, offerer)
 	a.why, a.replaces, a.relayed = why, p.machine.met, p.relayed
-	a.shunned = p.shun.list(time.Now())
+	p.knowPaths(a)
 	return a
 }
 
@@ -84,6 +84,7 @@ func (p *Peer) startOffer(why Reason, beside *session) {
 func (p *Peer) startAsk(why Reason) {
 	a := p.newAttempt(order{p.lastKnown(), p.node.cfg.Identity.PublicKey()}, false, why)
 	a.asks = true
+	a.avoids()
 	address := p.address()
 	p.attempts = append(p.attempts, a)
 	ctx, cancel := context.WithCancelCause(p.ctx)
@@ -232,6 +233,10 @@ func (p *Peer) open(ctx context.Context, a *attempt, describe func(context.Conte
 		return err
 	}
 	a.connectedPath = true
+	a.kinds = a.pathKinds()
+	if a.slim {
+		a.conn = newSlimConn(a.conn)
+	}
 	a.opened.Store(true)
 	return nil
 }
@@ -315,7 +320,7 @@ func (p *Peer) attach(a *attempt, s *session, h *helloBody) error {
 			p.node.obs.replaced(s.why)
 		}
 		p.moved(s)
-		p.do(p.machine.attached(time.Now(), s.why, p.relayed))
+		p.do(p.machine.attached(time.Now(), s.why, p.relayed, s.slim))
 		p.settle(nil)
 	}
 	if first := p.node.connected(p); first {
@@ -432,6 +437,9 @@ func (p *Peer) attemptFailed(a *attempt) {
 	p.lastErr = a.err
 	if !p.machine.met && a.answers == nil {
 		p.miss(a.err)
+	}
+	if errors.Is(a.err, ErrNarrowPath) && !p.machine.met { // otherwise the step that follows tells
+		p.tell(report{from: p.machine.state, to: p.machine.state, reason: p.machine.reason})
 	}
 	var r *rejectedError
 	final := errors.As(a.err, &r) && r.final() || errors.Is(a.err, errNotLearned)

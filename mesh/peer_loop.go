@@ -56,7 +56,10 @@ func (p *Peer) nextWake() time.Time {
 	}
 	if top := p.top(); top != nil {
 		sooner(top.nextPing())
-		if !top.doubted.Load() {
+		switch {
+		case top.proof.pending(time.Now()):
+			sooner(top.proof.until())
+		case !top.doubted.Load():
 			sooner(top.answered().Add(top.silentLimit()))
 			_, look := p.overdue(top)
 			sooner(look)
@@ -130,7 +133,7 @@ func (p *Peer) wake(now time.Time) {
 
 // assess begins to doubt a session that does not answer.
 func (p *Peer) assess(now time.Time, top *session) {
-	if top.doubted.Load() {
+	if top.doubted.Load() || top.proof.pending(now) {
 		return
 	}
 	why := ReasonSilence
@@ -152,9 +155,9 @@ func (p *Peer) assess(now time.Time, top *session) {
 // suspect doubts a session.
 func (p *Peer) suspect(top *session, why Reason) {
 	top.doubted.Store(true)
-	p.doubtRelay(top)
+	p.doubtPath(top)
 	p.dropDirect()
-	p.do(p.machine.doubted(top.answered(), why, p.busy()))
+	p.do(p.machine.doubted(time.Now(), top.answered(), why, p.busy()))
 	p.promote(why) // also beside another attempt, which may take its time
 }
 
@@ -366,9 +369,12 @@ func (p *Peer) sessionEnded(s *session, err error) {
 	p.work.Go(func() { s.conn.Close() })
 	if wasTop {
 		// A lower session may be left, but a sender never goes back to one.
-		p.doubtRelay(s)
+		if errors.Is(err, ErrNarrowPath) {
+			p.isNarrow(s.kinds)
+		}
+		p.doubtPath(s)
 		p.dropDirect()
-		p.do(p.machine.lost(s.answered(), p.busy()))
+		p.do(p.machine.lost(time.Now(), s.answered(), p.busy()))
 		p.promote(ReasonLost)
 	}
 }

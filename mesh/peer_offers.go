@@ -34,6 +34,9 @@ func (p *Peer) offered(v verified) {
 		return // what is under way goes on: nothing else would follow from it
 	}
 	d, malformed := decodeDescription(v.Body)
+	if malformed == nil {
+		p.heed(d.Avoid)
+	}
 	spare := malformed == nil && d.Reason == ReasonStandby
 	direct := malformed == nil && d.Reason == ReasonDirectPath
 	// The author has begun anew: what it offered before, or was asked for, is
@@ -93,6 +96,7 @@ func (p *Peer) asked(v verified) {
 		p.node.refuse(refusalOf(v.Sealed), rejectBusy, "too many negotiations")
 		return
 	}
+	p.heed(body.Avoid)
 	switch body.Reason {
 	case ReasonStandby, ReasonAnswers, ReasonFailed, ReasonEnded:
 		body.Reason = ReasonRequested // nobody wishes that
@@ -104,7 +108,9 @@ func (p *Peer) asked(v verified) {
 	if !p.machine.met {
 		// It had this agent as a Peer, which this process knows nothing of: an
 		// offer answers as it would a dial.
-		if !p.busy() {
+		// What is under way is no answer if the other side knows of it.
+		if len(p.attempts) < maxAttempts &&
+			!slices.ContainsFunc(p.attempts, func(a *attempt) bool { return a.order.generation > v.Generation }) {
 			p.startOffer(body.Reason, nil)
 		}
 		return

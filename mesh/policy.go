@@ -21,8 +21,8 @@ const Never time.Duration = -2
 // The other side is in doubt when it answered nothing for SuspectAfter (each
 // side sends at least once a second, three times within a shorter SuspectAfter, and the
 // other answers at once), on a path of more than a second for two round trips, or when
-// what was sent stays unacknowledged for four smoothed round trips and at least
-// AckTimeout, and the transport hands nothing of it over. Then new sessions are tried by every route, one after the other,
+// what was sent stays unacknowledged for four smoothed round trips, one and a half of the
+// last and at least AckTimeout, and the transport hands nothing of it over. Then new sessions are tried by every route, one after the other,
 // while the present one is kept: if it comes back first, it is used. After
 // PartitionAfter without an answer that is a partition, and Attempts further
 // ones follow, the first after Backoff, each next one after twice the time, give

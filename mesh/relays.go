@@ -294,10 +294,17 @@ func (p *Peer) blame(a *attempt) {
 		return // nobody tried the path
 	}
 	silent := errors.Is(a.err, errPromotion) || errors.Is(a.err, errQuiet) && !p.top().inDoubt()
-	if a.opened.Load() && !silent {
-		return // it was there; the other side may have ended it
+	switch {
+	case errors.Is(a.err, ErrNarrowPath):
+		p.isNarrow(a.kinds)
+	case a.opened.Load() && errors.Is(a.err, errAttemptTimeout):
+		p.shunRelays(a)
+		p.shunKinds(a.kinds)
+	case a.opened.Load() && !silent:
+		// It was there; the other side may have ended it.
+	default:
+		p.shunRelays(a)
 	}
-	p.shunRelays(a)
 }
 
 // shunRelays prefers others to the relays of an attempt.

@@ -282,7 +282,7 @@ func TestAskOfAStranger(t *testing.T) {
 		if e := d.heard(); e == nil || e.Kind != signaling.Reject {
 			t.Errorf("a stranger's wish is answered by %v", e)
 		}
-		for _, body := range [][]byte{nil, {0x80}, {0x82, 0, 0}, []byte("junk")} {
+		for _, body := range [][]byte{nil, {0x80}, {0x83, 0, 0, 0}, []byte("junk")} {
 			ask(d.foe, body)
 			if e := d.heard(); e != nil {
 				t.Errorf("a malformed wish %x is answered by %v", body, e.Kind)

@@ -48,10 +48,13 @@ type session struct {
 	first    chan firstFrame // what a standby has read or will read; nil for others
 	own      *turn.Relay     // that this side gathered from, nil for none
 	fellBack bool            // no direct path was found in time
+	slim     bool            // it goes in small packets
+	kinds    []string        // of its path
 
 	// Since the hello.
 
 	told  memory // by this side
+	proof proof  // of the path
 	relay string // the TURN server that the path goes over, "" for none
 	owned bool   // by this side's candidate
 
@@ -72,6 +75,9 @@ type session struct {
 	// unanswered is a ping that may wait for this side's next.
 	unanswered atomic.Pointer[heldPing]
 	rtt        atomic.Int64  // smoothed round trip in nanoseconds, 0 before the first
+	rttVar     atomic.Int64  // its variation
+	rttLast    atomic.Int64  // the last one that was measured
+	cleared    atomic.Uint64 // when a doubt was last over, by micros
 	carried    *rate.Limiter // the reader's own: of envelopes
 	written    atomic.Int64  // bytes handed to conn
 
@@ -136,6 +142,7 @@ func (s *session) handshake(ctx context.Context) (*helloBody, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.proof.begin(s, len(hello))
 	if err := s.put(hello); err != nil {
 		return nil, err
 	}
@@ -144,7 +151,7 @@ func (s *session) handshake(ctx context.Context) (*helloBody, error) {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		return nil, f.err
+		return nil, s.proof.verdict(f.err)
 	}
 	h, err := verifyHello(f.frame, s.remoteKey, s.bind)
 	if errors.Is(err, keys.ErrBadSignature) {
@@ -152,6 +159,14 @@ func (s *session) handshake(ctx context.Context) (*helloBody, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	s.proof.greeted.Store(true)
+	switch s.why {
+	case ReasonDirectPath, ReasonRelay:
+		// Nothing is in a hurry: the session in use works, and this one is to be as good.
+		if err := s.conn.Drain(ctx); err != nil {
+			return nil, s.proof.verdict(err)
+		}
 	}
 	if !stop() { // the time was over first, and the connection is being closed
 		return nil, context.Cause(ctx)
@@ -218,7 +233,7 @@ func (s *session) read() error {
 	for {
 		n, err := s.conn.Read(buf)
 		if err != nil {
-			return fmt.Errorf("%w: %w", ErrConnectionLost, err)
+			return fmt.Errorf("%w: %w", ErrConnectionLost, s.proof.verdict(err))
 		}
 		if err := s.handle(buf[:n]); err != nil {
 			return err
@@ -233,7 +248,7 @@ func (s *session) handle(b []byte) error {
 		return err
 	}
 	if !s.confirmed.Load() && kind != kindGoodbye && s.confirmed.CompareAndSwap(false, true) && s.peer != nil {
-		s.peer.post(s.peer.supersede)
+		s.peer.post(func() { s.peer.confirmed(s) })
 	}
 	if len(b) >= maxFrame/2 && (kind == kindBatch || kind == kindPart) {
 		// The other side's answers stand in a queue behind such frames, for
@@ -382,7 +397,7 @@ func (s *session) path() Path {
 	if s.relay != "" && local != "relay" {
 		remote = "relay" // ICE may have met it as an address that nobody announced
 	}
-	return Path{Local: local, Remote: remote, Relay: s.relay}
+	return Path{Local: local, Remote: remote, Relay: s.relay, Narrow: s.slim}
 }
 
 // carry puts an envelope on the session. It reports false when there is no room

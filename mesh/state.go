@@ -126,18 +126,27 @@ type Path struct {
 	// Relay is the host of the TURN server, in the words of the side that uses it;
 	// "" for a direct path.
 	Relay string
+	// Narrow tells that the path does not carry full packets, as far as this side
+	// knows, and that smaller ones are sent, which costs throughput.
+	Narrow bool
 }
 
 // Relayed reports whether a TURN server carries the path.
 func (p Path) Relayed() bool { return p.Relay != "" }
 
-// String returns "host to srflx", "host to relay by turn1.example" and the like.
+// String returns "host to srflx", "host to relay by turn1.example", "host to host in
+// small packets" and the like.
 func (p Path) String() string {
 	switch {
 	case p == (Path{}):
 		return "none"
-	case p.Relay != "":
-		return p.Local + " to " + p.Remote + " by " + p.Relay
 	}
-	return p.Local + " to " + p.Remote
+	s := p.Local + " to " + p.Remote
+	if p.Relay != "" {
+		s += " by " + p.Relay
+	}
+	if p.Narrow {
+		s += " in small packets"
+	}
+	return s
 }

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -33,9 +34,12 @@ const channelID = 0
 // one that already did is taken.
 const (
 	reflexiveWait = 20 * time.Millisecond
-	// rtoMax is SCTP's longest retransmission timeout: a partition that heals
-	// resumes within it.
-	rtoMax = 300 * time.Millisecond
+	// rtoLeast is the least of SCTP's longest retransmission timeout: a partition
+	// that heals resumes within it. On a longer path it is more, see rtoMax.
+	rtoLeast = 300 * time.Millisecond
+	rtoMost  = 10 * time.Second
+	// sackDelay is how long SCTP may keep an acknowledgement back (RFC 9260 §6.2).
+	sackDelay = 200 * time.Millisecond
 	// disconnectedAfter only marks a quiet path; nothing is closed by it.
 	disconnectedAfter = 5 * time.Second
 	keepAlive         = 2 * time.Second
@@ -57,9 +61,6 @@ type webrtcConnector struct {
 	tcp      bool
 	mux      ice.TCPMux // nil without a listener
 	refused  *lastRefusal
-
-	mu   sync.Mutex
-	apis map[apiKind]*webrtc.API // there are few kinds
 }
 
 // apiKind is what pion fixes for an API rather than for a connection.
@@ -77,7 +78,7 @@ func newWebRTCConnector(cc connectorConfig) (*webrtcConnector, error) {
 	se.DetachDataChannels()
 	se.EnableSctpSnap(true)
 	se.SetSCTPMaxMessageSize(maxFrame)
-	se.SetSCTPRTOMax(rtoMax)
+	se.SetSCTPRTOMax(rtoLeast)
 	se.SetSCTPMinCwnd(minCwnd)
 	se.SetSCTPMaxReceiveBufferSize(sctpReceive)
 	se.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
@@ -110,32 +111,42 @@ func newWebRTCConnector(cc connectorConfig) (*webrtcConnector, error) {
 	// proved it already, with a password from the signed envelope, before the
 	// first DTLS packet is looked at; it would only cost a round trip.
 	se.SetDTLSInsecureSkipHelloVerify(true)
-	se.SetDTLSConnectContextMaker(func() (context.Context, func()) {
-		return context.WithTimeout(context.Background(), attemptTimeout)
-	})
 	// The end of a connection is a goodbye, an SCTP abort or silence. Acting
 	// on a DTLS close_notify as well closes pion's parts in two orders at once.
 	se.DisableCloseByDTLS(true)
 
 	cfg := webrtc.Configuration{BundlePolicy: webrtc.BundlePolicyMaxBundle}
-	return &webrtcConnector{settings: se, net: cc.net, cfg: cfg, tcp: cc.tcp || cc.listener != nil, mux: mux, refused: refused, apis: map[apiKind]*webrtc.API{}}, nil
+	return &webrtcConnector{settings: se, net: cc.net, cfg: cfg, tcp: cc.tcp || cc.listener != nil, mux: mux, refused: refused}, nil
 }
 
-// api returns the API for connections of one kind.
-func (w *webrtcConnector) api(k apiKind) *webrtc.API {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	a := w.apis[k]
-	if a == nil {
-		a = w.newAPI(k, nil)
-		w.apis[k] = a
+// rtoMax is SCTP's longest retransmission timeout on a path of that round trip. A
+// shorter one sends everything twice.
+func rtoMax(rtt time.Duration) time.Duration {
+	return min(max(2*rtt+sackDelay, rtoLeast), rtoMost)
+}
+
+// setRTOMax sets it for an association that has not begun. pion reads it from the
+// settings then, but hands them out to nobody: all it offers is to set them before
+// there is a path, and before the round trip is known. Where it keeps them elsewhere
+// nothing is set, and rtoLeast counts.
+func setRTOMax(api *webrtc.API, d time.Duration) {
+	f := reflect.ValueOf(api).Elem().FieldByName("settingEngine")
+	if f.IsValid() && f.Type() == reflect.TypeFor[*webrtc.SettingEngine]() {
+		(*webrtc.SettingEngine)(f.UnsafePointer()).SetSCTPRTOMax(d)
 	}
-	return a
 }
 
-// newAPI makes an API; way is that to a relay, nil without one.
-func (w *webrtcConnector) newAPI(k apiKind, way *relayWay) *webrtc.API {
+// newAPI makes the API of one connection; way is that to a relay, nil without one.
+// connected is called when its path is there and before its association begins.
+func (w *webrtcConnector) newAPI(k apiKind, way *relayWay, connected func()) *webrtc.API {
 	se := w.settings
+	se.SetDTLSConnectContextMaker(func() (context.Context, func()) {
+		ctx, cancel := context.WithTimeout(context.Background(), attemptTimeout)
+		return ctx, func() {
+			cancel()
+			connected()
+		}
+	})
 	se.SetIncludeLoopbackCandidate(k.loopback)
 	se.SetRelayAcceptanceMinWait(k.relayWait)
 	// A candidate of ours for the other side's TCP candidate would show where this
@@ -178,10 +189,8 @@ func (w *webrtcConnector) New(cert *keys.Certificate, o connOptions) (conn, erro
 	if len(o.stun) > 0 {
 		cfg.ICEServers = append(cfg.ICEServers, webrtc.ICEServer{URLs: o.stun})
 	}
-	api := w.api
 	if way != nil {
 		way.refused = w.refused
-		api = func(k apiKind) *webrtc.API { return w.newAPI(k, way) }
 		cfg.ICEServers = append(cfg.ICEServers, webrtc.ICEServer{
 			URLs: []string{way.url}, Username: o.relay.Username, Credential: o.relay.Password})
 	}
@@ -189,7 +198,13 @@ func (w *webrtcConnector) New(cert *keys.Certificate, o connOptions) (conn, erro
 		cfg.ICETransportPolicy = webrtc.ICETransportPolicyRelay
 	}
 	kind := apiKind{o.relayWait, o.relayOnly, loopback}
-	pc, err := api(kind).NewPeerConnection(cfg)
+	var api *webrtc.API
+	var pc *webrtc.PeerConnection
+	api = w.newAPI(kind, way, func() {
+		s, _ := pc.SCTP().Transport().ICETransport().GetSelectedCandidatePairStats()
+		setRTOMax(api, rtoMax(seconds(s.CurrentRoundTripTime)))
+	})
+	pc, err = api.NewPeerConnection(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("new connection: %w", err)
 	}
@@ -489,6 +504,16 @@ func (c *webrtcConn) Packets() (sent, received uint64) {
 	}
 	return uint64(s.PacketsSent), uint64(s.PacketsReceived)
 }
+
+func (c *webrtcConn) Checks() (answered uint64, rtt time.Duration) {
+	s, ok := c.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePairStats()
+	if !ok {
+		return 0, 0
+	}
+	return s.ResponsesReceived, seconds(s.CurrentRoundTripTime)
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 // Drain polls: pion calls back at the low-water mark only.
 func (c *webrtcConn) Drain(ctx context.Context) error {
