@@ -123,14 +123,12 @@ func (m *machine) attached(now time.Time, why Reason, relayed, narrow bool) (st 
 }
 
 // directPause is how long after a session began a direct path is tried, when so many
-// direct sessions died young: each beyond the second makes it four times as long. Two may
-// be accidents.
+// direct sessions died young. Two may be accidents; more are not.
 func (m *machine) directPause(burnt int) time.Duration {
-	pause := m.paths.DirectEvery
-	for i := 2; i < burnt && pause < m.paths.DirectMost; i++ {
-		pause = min(4*pause, m.paths.DirectMost)
+	if burnt > 2 && m.paths.DirectEvery != Never {
+		return m.paths.DirectMost
 	}
-	return pause
+	return m.paths.DirectEvery
 }
 
 // early reports whether the session in use, which answered last then, is one that

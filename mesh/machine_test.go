@@ -285,7 +285,7 @@ func TestMachineYoung(t *testing.T) {
 		t.Errorf("after a minute: %q", got)
 	}
 	// Beside a relay.
-	for _, want := range []time.Duration{30 * time.Second, 30 * time.Second, 30 * time.Second, 2 * time.Minute, 8 * time.Minute, 10 * time.Minute} {
+	for _, want := range []time.Duration{30 * time.Second, 30 * time.Second, 30 * time.Second, 10 * time.Minute, 10 * time.Minute} {
 		now = now.Add(time.Minute)
 		m.attached(now, ReasonReturned, true, false)
 		if got := m.next().Sub(now); got != want {
