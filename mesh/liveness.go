@@ -39,6 +39,9 @@ func (s *session) echoed(f *echoFrame) error {
 			s.prove()
 		}
 	}
+	if p := s.peer; p != nil && f.Ping != 0 && p.session() != s {
+		p.post(p.aside)
+	}
 	switch {
 	case f.Ping == 0:
 		return nil

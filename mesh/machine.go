@@ -28,6 +28,7 @@ type machine struct {
 	away      bool          // the last one because nobody is registered under the name
 	parted    bool          // it was
 	hinted    time.Time     // when a hint last began an attempt
+	late      bool          // one came when an attempt was under way, perhaps at its end
 	direct    time.Time     // when a direct path is tried; zero is never
 	pause     time.Duration // before that
 	heard     time.Time     // when news last brought that forward
@@ -173,7 +174,7 @@ func (m *machine) healed(st *step, why Reason) {
 	if m.parted {
 		m.event(st, witness.MeshPartitionHealed, 0, 0)
 	}
-	m.parted, m.tried, m.hinted = false, 0, time.Time{}
+	m.parted, m.tried, m.hinted, m.late = false, 0, time.Time{}, false
 	m.to(st, StateConnected, why)
 }
 
@@ -285,6 +286,9 @@ func (m *machine) hint(now time.Time, busy bool) (st step) {
 		}
 		return st
 	}
+	if busy && m.met && (m.state == StateUnreachable || m.state == StateRecovering || m.state == StateConnecting) {
+		m.late = true // what is under way may end before it is any use
+	}
 	waits := m.state == StateUnreachable || m.state == StateRecovering
 	if !waits || busy || !m.hinted.IsZero() && now.Sub(m.hinted) < hintPause {
 		return st
@@ -320,6 +324,14 @@ func (m *machine) comeback(st *step) {
 
 // failed: an attempt made no session. Others may be under way.
 func (m *machine) failed(now time.Time, busy bool) (st step) {
+	if m.late && !busy {
+		m.late = false
+		if m.state != StateReplacing && (m.hinted.IsZero() || now.Sub(m.hinted) >= hintPause) {
+			m.hinted = now
+			st.try(m.reason)
+			return st
+		}
+	}
 	switch m.state {
 	case StateConnecting:
 		switch {

@@ -247,7 +247,21 @@ func TestMachineLadder(t *testing.T) {
 	if got := m.hint(now.Add(6*time.Second), false).summary(); got != "connecting, TRY returned" {
 		t.Errorf("another hint: %q", got)
 	}
-	if got := m.attached(now.Add(7*time.Second), ReasonReturned, false, false).summary(); got != "mesh_partition_healed, connected" {
+	// One that comes during an attempt, which may be about to end, makes the next one.
+	now = now.Add(6 * time.Second)
+	if got := m.hint(now.Add(9*time.Second), true).summary(); got != "" {
+		t.Errorf("a hint during an attempt: %q", got)
+	}
+	if got := m.failed(now.Add(10*time.Second), false).summary(); got != "TRY returned" {
+		t.Errorf("after that attempt: %q", got)
+	}
+	if got := m.failed(now.Add(20*time.Second), false).summary(); got != "unreachable" {
+		t.Errorf("after the one that the hint made: %q", got)
+	}
+	if got := m.hint(now.Add(30*time.Second), false).summary(); got != "connecting, TRY returned" {
+		t.Errorf("another hint: %q", got)
+	}
+	if got := m.attached(now.Add(31*time.Second), ReasonReturned, false, false).summary(); got != "mesh_partition_healed, connected" {
 		t.Errorf("back: %q", got)
 	}
 }

@@ -293,6 +293,10 @@ func (p *Peer) hinted() {
 	p.do(p.machine.hint(time.Now(), p.busy()))
 }
 
+// aside takes it that the other side is heard on a session that this one has moved on
+// from: it may have nothing else, and what waits to meet it again need not.
+func (p *Peer) aside() { p.do(p.machine.hint(time.Now(), p.busy())) }
+
 // dropProbe ends the sessions of a Peer that is still unreachable.
 func (p *Peer) dropProbe() {
 	if p.machine.state != StateUnreachable {
