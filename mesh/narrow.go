@@ -27,6 +27,7 @@ type proof struct {
 	answered uint64        // checks that were when it left
 	received uint64        // packets likewise
 	due      time.Time     // when a path that works has proved it
+	patience time.Time     // until when a session that took over is not given up
 	rtt      time.Duration // of the last check
 	greeted  atomic.Bool   // the other side's has come
 	narrow   atomic.Bool   // it does not
@@ -39,6 +40,7 @@ func (p *proof) begin(s *session, hello int) {
 	_, p.received = s.conn.Packets()
 	wait := helloWait + helloRoundTrips*min(p.rtt, maxRTT)
 	p.due = time.Now().Add(wait)
+	p.patience = time.Now().Add(takeoverPatience * wait)
 	time.AfterFunc(wait, p.look)
 }
 
@@ -51,6 +53,10 @@ func (p *proof) look() {
 	default:
 	}
 	switch narrow, open := p.judge(); {
+	case narrow && p.greeted.Load() && p.session.why != ReasonDial && time.Now().Before(p.patience):
+		// The other side may have it for good and have closed the one before: it may
+		// be loss that kept its acknowledgements back.
+		time.AfterFunc(helloAgain, p.look)
 	case narrow:
 		p.narrow.Store(true)
 		p.session.conn.Close()

@@ -270,6 +270,7 @@ func (p *Peer) replace(done chan error) {
 		above = top.order
 	}
 	p.waiters = append(p.waiters, replaceWaiter{above, done})
+	p.dropDirect() // it may be of before the session in use, and then nothing waits for it
 	p.do(p.machine.wants(ReasonRequested, p.busy()))
 }
 
