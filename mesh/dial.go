@@ -133,8 +133,8 @@ func (n *Node) want(id string) (*member, error) {
 
 // await waits until the Peer is connected. again is true when the Peer ended
 // for a reason that says nothing about a new attempt.
-func (n *Node) await(ctx context.Context, m *member, once bool) (p *Peer, again bool, err error) {
-	p = m.peer
+func (n *Node) await(ctx context.Context, m *member, once bool) (_ *Peer, again bool, _ error) {
+	p := m.peer
 	missed := make(chan error, 1)
 	p.post(func() {
 		if once {
@@ -142,7 +142,7 @@ func (n *Node) await(ctx context.Context, m *member, once bool) (p *Peer, again 
 		}
 		p.dial()
 	})
-	err = p.wait(ctx, missed)
+	err := p.wait(ctx, missed)
 	n.mu.Lock()
 	m.waiters--
 	last := m.waiters == 0
