@@ -21,6 +21,7 @@ type machine struct {
 	dialling  bool          // somebody waits for the first one
 	replacing Reason        // why a replacement is under way; valid if replace
 	replace   bool          // one is wanted beside the session that works
+	joined    bool          // what is under way began for something else; valid if replace
 	answered  time.Time     // when the other side last proved to be there
 	due       time.Time     // when the next attempt begins; zero is none
 	tried     int           // attempts since the partition was noticed
@@ -252,6 +253,9 @@ func (m *machine) wants(why Reason, busy bool) (st step) {
 	if why == ReasonNetwork || m.replace && m.replacing == ReasonDirectPath && why != ReasonDirectPath {
 		busy, st.abandon, st.why = false, true, why
 	}
+	if !m.replace {
+		m.joined = busy
+	}
 	switch m.state {
 	case StateConnected, StateReplacing:
 		m.replace, m.replacing = true, why
@@ -345,6 +349,11 @@ func (m *machine) failed(now time.Time, busy bool) (st step) {
 		if busy {
 			break
 		}
+		if m.joined {
+			m.joined = false
+			st.try(m.replacing)
+			return st
+		}
 		if m.replacing == ReasonDirectPath && !m.direct.IsZero() {
 			m.pause = min(2*m.pause, m.paths.DirectMost)
 			m.direct = now.Add(m.jitter(m.pause))
@@ -437,7 +446,7 @@ func (m *machine) wake(now time.Time, busy bool) (st step) {
 	}
 	if !m.direct.IsZero() && !now.Before(m.direct) && m.state == StateConnected {
 		m.direct = now.Add(m.pause) // until the attempt ends
-		m.replace, m.replacing = true, ReasonDirectPath
+		m.replace, m.replacing, m.joined = true, ReasonDirectPath, false
 		m.to(&st, StateReplacing, ReasonDirectPath)
 		st.try(ReasonDirectPath)
 	}

@@ -53,10 +53,9 @@ func (p *proof) look() {
 	default:
 	}
 	switch narrow, open := p.judge(); {
-	case narrow && p.greeted.Load() && p.session.why != ReasonDial && time.Now().Before(p.patience):
+	case narrow && p.greeted.Load() && p.session.why != ReasonDial:
 		// The other side may have it for good and have closed the one before: it may
-		// be loss that kept its acknowledgements back.
-		time.AfterFunc(helloAgain, p.look)
+		// be loss that kept its acknowledgements back. If it has not, it ends it.
 	case narrow:
 		p.narrow.Store(true)
 		p.session.conn.Close()

@@ -342,8 +342,11 @@ func (p *Peer) sessionEnded(s *session, err error) {
 	p.sessions = slices.DeleteFunc(p.sessions, func(x *session) bool { return x == s })
 	p.setTop()
 	p.led.detach(s)
-	p.lastErr = err
-	dropped := errors.Is(err, ErrConnectionLost) && !s.passed
+	lost := errors.Is(err, ErrConnectionLost)
+	dropped := lost && !s.passed
+	if dropped || !lost {
+		p.lastErr = err // otherwise it ended as it was to
+	}
 	p.node.obs.sessionEnded(p.ctx, p.id, err, dropped)
 
 	current := p.led.current(s)
@@ -363,7 +366,7 @@ func (p *Peer) sessionEnded(s *session, err error) {
 		p.work.Go(func() { s.leave(linger) })
 		p.shut(goodbyeClosed, err)
 		return
-	case !errors.Is(err, ErrConnectionLost):
+	case !lost:
 		text := err.Error()
 		p.work.Go(func() { s.goodbye(goodbyeProtocol, text) })
 		if p.top() == nil {
