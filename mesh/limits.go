@@ -48,9 +48,6 @@ const (
 	helloWait       = 3 * time.Second
 	helloRoundTrips = 5
 	helloAgain      = 500 * time.Millisecond
-	// takeoverPatience is how many times as long a session is kept that took over from
-	// another.
-	takeoverPatience = 3
 	// pieceSize is how many bytes of a frame travel in one piece on a path that does not
 	// carry full packets. A piece is between pieceLeast and pieceMost bytes long.
 	pieceSize  = 920

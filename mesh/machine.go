@@ -217,8 +217,12 @@ func (m *machine) answers(now time.Time, busy bool) (st step) {
 		m.due = time.Time{}
 		m.healed(&st, ReasonAnswers)
 		switch {
-		case m.replace && busy:
+		case m.replace && (busy || m.joined):
 			m.to(&st, StateReplacing, m.replacing)
+			if !busy {
+				m.joined = false
+				st.try(m.replacing)
+			}
 		case m.replace:
 			m.replace, st.failed = false, true
 		default:

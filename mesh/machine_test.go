@@ -172,6 +172,22 @@ func TestMachine(t *testing.T) {
 			{s(7), failed(false), ""},
 			{s(7.1), answers(false), "connected, FAILED"},
 		},
+		"replacement, by an attempt that began for something else": {
+			{0, attached(ReasonDial, false), "connected"},
+			{s(4), doubted(false), "suspect, TRY silence"},
+			{s(5), answers(true), "connected, ABANDON"},
+			{s(5), wants(ReasonRequested, true), "replacing"},
+			{s(5.1), failed(false), "TRY requested"},
+			{s(15.1), failed(false), "connected, FAILED"},
+		},
+		"replacement, wished in doubt, and the old session answers": {
+			{0, attached(ReasonDial, false), "connected"},
+			{s(4), doubted(false), "suspect, TRY silence"},
+			{s(5), wants(ReasonRequested, true), ""},
+			{s(6), failed(false), ""},
+			{s(6.1), answers(false), "connected, replacing, TRY requested"},
+			{s(16.1), failed(false), "connected, FAILED"},
+		},
 		"a relay, and a direct path in the end": {
 			{0, attached(ReasonDial, true), "connected"},
 			{s(30), wake(false), "replacing, TRY direct path"},

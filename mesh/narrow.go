@@ -27,11 +27,20 @@ type proof struct {
 	answered uint64        // checks that were when it left
 	received uint64        // packets likewise
 	due      time.Time     // when a path that works has proved it
-	patience time.Time     // until when a session that took over is not given up
 	rtt      time.Duration // of the last check
-	greeted  atomic.Bool   // the other side's has come
-	narrow   atomic.Bool   // it does not
+	found    atomic.Int32  // a finding
 }
+
+// A finding is what a proof has come to.
+const (
+	findingOpen    = iota // nothing yet
+	findingGreeted        // the other side's hello has come
+	findingNarrow         // the path does not carry full packets
+)
+
+// greet takes note that the other side's hello has come. It reports false when that was
+// too late: the path has been found narrow, and the connection is being closed.
+func (p *proof) greet() bool { return p.found.CompareAndSwap(findingOpen, findingGreeted) }
 
 // begin starts the time for the proof, before this side's hello leaves.
 func (p *proof) begin(s *session, hello int) {
@@ -40,7 +49,6 @@ func (p *proof) begin(s *session, hello int) {
 	_, p.received = s.conn.Packets()
 	wait := helloWait + helloRoundTrips*min(p.rtt, maxRTT)
 	p.due = time.Now().Add(wait)
-	p.patience = time.Now().Add(takeoverPatience * wait)
 	time.AfterFunc(wait, p.look)
 }
 
@@ -52,23 +60,23 @@ func (p *proof) look() {
 		return
 	default:
 	}
-	switch narrow, open := p.judge(); {
-	case narrow && p.greeted.Load() && p.session.why != ReasonDial:
+	found := p.found.Load()
+	switch narrow, open := p.judge(found == findingGreeted); {
+	case narrow && found == findingGreeted && p.session.why != ReasonDial:
 		// The other side may have it for good and have closed the one before: it may
 		// be loss that kept its acknowledgements back. If it has not, it ends it.
-	case narrow:
-		p.narrow.Store(true)
+	case narrow && p.found.CompareAndSwap(found, findingNarrow):
 		p.session.conn.Close()
-	case open:
+	case narrow || open: // or a hello has come just now
 		time.AfterFunc(helloAgain, p.look)
 	}
 }
 
 // judge reports whether the path is narrow as far as can be seen, or whether that is
 // still open.
-func (p *proof) judge() (narrow, open bool) {
+func (p *proof) judge(greeted bool) (narrow, open bool) {
 	s := p.session
-	greeted, acknowledged := p.greeted.Load(), s.conn.Queued() < p.hello
+	acknowledged := s.conn.Queued() < p.hello
 	_, received := s.conn.Packets()
 	switch {
 	case s.confirmed.Load() || greeted && acknowledged:
@@ -94,7 +102,7 @@ func (p *proof) pending(now time.Time) bool {
 // verdict is why a read failed. The other side may have judged a moment before, and
 // have ended what this side was about to.
 func (p *proof) verdict(err error) error {
-	if p.narrow.Load() {
+	if p.found.Load() == findingNarrow {
 		return ErrNarrowPath
 	}
 	if p.session == nil || p.session.confirmed.Load() || time.Until(p.due).Abs() > p.rtt+helloAgain {

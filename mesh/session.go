@@ -160,7 +160,9 @@ func (s *session) handshake(ctx context.Context) (*helloBody, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.proof.greeted.Store(true)
+	if !s.proof.greet() {
+		return nil, ErrNarrowPath
+	}
 	switch s.why {
 	case ReasonDirectPath, ReasonRelay:
 		// Nothing is in a hurry: the session in use works, and this one is to be as good.

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"testing"
@@ -155,6 +156,24 @@ func TestHelloTooLate(t *testing.T) {
 		}
 		if !late.closed.Load() {
 			t.Error("the connection stays open")
+		}
+	})
+}
+
+// TestHelloAfterVerdict: the other side's hello comes at the instant when the path has
+// been found narrow. That makes no session: it would be closed as soon as it is used, when
+// the one before has been retired for it.
+func TestHelloAfterVerdict(t *testing.T) {
+	inDuel(t, func(t *testing.T, d *duel) {
+		w := d.negotiate()
+		s := newSession(d.node, newLedger("agent-m", testObserver(t), minWindow, 0, 0), &lateLine{line: w.line}, order{1, d.foe.PublicKey()})
+		s.bind = binding{mesh: "default", local: "agent-a", remote: "agent-m", localInst: w.bind.remoteInst, remoteInst: w.bind.localInst,
+			offer: w.bind.offer, answer: w.bind.answer, localCert: w.bind.remoteCert, remoteCert: w.bind.localCert}
+		s.remoteKey = d.foe.PublicKey()
+		late := s.conn.(*lateLine)
+		late.hello, late.cancel = w.hello(d.foe), func() { s.proof.found.Store(findingNarrow) }
+		if _, err := s.handshake(t.Context()); !errors.Is(err, ErrNarrowPath) {
+			t.Errorf("got %v", err)
 		}
 	})
 }
