@@ -288,6 +288,9 @@ const (
 	// networkPauseMost, until there was none for as long as that.
 	networkPause     = 200 * time.Millisecond
 	networkPauseMost = 5 * time.Second
+	// adriftBurst is how many new addresses in a row begin the replacement of a session
+	// anew whose own has gone; others count once in attemptTimeout.
+	adriftBurst = 5
 	// networkRetry is how long after a failure what tells of changes of the network
 	// is asked again; each further one doubles it, up to networkRetryMost.
 	networkRetry     = 500 * time.Millisecond

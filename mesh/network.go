@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pion/transport/v5"
+	"golang.org/x/time/rate"
 )
 
 // nearOnly reports whether loopback addresses count as candidates: only when there
@@ -101,8 +102,13 @@ func addressList(list []located) []string {
 // networkChanged makes a new session when the present one may lead nowhere, and looks
 // for a better path when there is a chance of one.
 func (p *Peer) networkChanged(c *change) {
-	switch top := p.top(); {
-	case top != nil && c.breaks(top.conn.Base()), top == nil && (c.all || c.rerouted):
+	top := p.top()
+	breaks := c.all || c.rerouted
+	if top != nil {
+		breaks = top.breaks(c)
+	}
+	switch {
+	case breaks:
 		p.do(p.machine.wants(ReasonNetwork, p.busy()))
 	case len(c.fresh) > 0:
 		p.do(p.machine.news(time.Now(), p.busy()))
@@ -159,4 +165,18 @@ func (r *lastRefusal) since(t time.Time) error {
 // interface, for demos and tests on one machine.
 func LoopbackNet() (transport.Net, error) {
 	return FilterNet(nil, NetFilter{Address: netip.Addr.IsLoopback})
+}
+
+// breaks reports whether a change of the network is reason to replace the session. When
+// its address has gone, so is each new one: what is under way began without the address
+// that it needs.
+func (s *session) breaks(c *change) bool {
+	base := s.conn.Base()
+	if !c.breaks(base) {
+		return s.adrift != nil && len(c.fresh) > 0 && s.adrift.Allow()
+	}
+	if _, there := c.left[base]; !there && s.adrift == nil {
+		s.adrift = rate.NewLimiter(rate.Every(attemptTimeout), adriftBurst)
+	}
+	return true
 }

@@ -80,6 +80,7 @@ func networkOf(a net.Addr, ip netip.Addr) netip.Prefix {
 type survey struct {
 	at     map[netip.Addr]located
 	routes []netip.Addr
+	near   bool // they reach no further than a link or this machine
 }
 
 // surveyOf looks at the network of now.
@@ -89,7 +90,8 @@ func surveyOf(n transport.Net) (survey, error) {
 		return survey{}, err
 	}
 	s := survey{at: map[netip.Addr]located{}}
-	list, _ := usableAddresses(ifs)
+	list, near := usableAddresses(ifs)
+	s.near = near
 	for _, l := range list {
 		s.at[l.addr] = l
 	}
@@ -123,8 +125,9 @@ type change struct {
 	gone, fresh []located
 	// left are those that stay.
 	left map[netip.Addr]located
-	// rerouted says that a default route leaves by an address of another network,
-	// or that there is none any more; blind, that there was none and is none.
+	// rerouted says that a default route leaves by an address of another network, that
+	// there is none any more, or that a machine that reached nobody has a network now;
+	// blind, that there was no default route and is none.
 	rerouted, blind bool
 }
 
@@ -134,7 +137,8 @@ func (c *change) none() bool {
 
 // compare says what has changed between two looks.
 func compare(before, after survey) change {
-	c := change{left: map[netip.Addr]located{}, blind: len(before.routes) == 0 && len(after.routes) == 0}
+	c := change{left: map[netip.Addr]located{}, blind: len(before.routes) == 0 && len(after.routes) == 0,
+		rerouted: before.near && !after.near}
 	for a, was := range before.at {
 		switch is, ok := after.at[a]; {
 		case !ok || was.running() && !is.running():

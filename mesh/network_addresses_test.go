@@ -85,7 +85,8 @@ func TestUsableAddresses(t *testing.T) {
 
 func surveyed(routes []string, list ...hardware) survey {
 	s := survey{at: map[netip.Addr]located{}}
-	all, _ := usableAddresses(interfaces(list...))
+	all, near := usableAddresses(interfaces(list...))
+	s.near = near
 	for _, l := range all {
 		s.at[l.addr] = l
 	}
@@ -131,6 +132,7 @@ func TestChange(t *testing.T) {
 		{"a second way", surveyed(v4, lo, lan), surveyed(v4, lo, lan, wifi), false, map[string]bool{"10.0.0.2": false, "": false}},
 		{"a better way", surveyed([]string{"192.168.1.5"}, lo, wifi), surveyed(v4, lo, lan, wifi), false,
 			map[string]bool{"192.168.1.5": true, "": true}},
+		{"a network comes, without a route", surveyed(nil, lo), surveyed(nil, lo, lan), false, map[string]bool{"127.0.0.1": true, "": true}},
 		{"the only way comes", surveyed(nil, lo), surveyed(v4, lo, lan), false, map[string]bool{"127.0.0.1": true}},
 		{"the route goes", surveyed(v4, lo, lan), surveyed(nil, lo, lan), false, map[string]bool{"": true}},
 		{"its interface comes into another network", surveyed(nil, lo, lan), surveyed(nil, lo, with(lan, "10.9.9.9/24")), false,

@@ -348,6 +348,47 @@ func TestContainersComeAndGo(t *testing.T) {
 	})
 }
 
+// TestNewAddressDuringAttempt: an address comes after the one in use has gone, when the
+// attempt is under way that began without it. Others come first, and the machine has no
+// default route.
+func TestNewAddressDuringAttempt(t *testing.T) {
+	for _, name := range []string{"agent-a", "agent-z"} {
+		for _, before := range [][]hardware{nil, {{"wlan0", isUp, []string{"fe80::9/64"}}}, {{"br-1", isUp, []string{"172.18.0.1/16"}}}} {
+			inWorld(t, virtual.Config{RTT: 50 * time.Millisecond}, func(w *world) {
+				var m *machineNet
+				moves := func(c *Config) {
+					m = newMachineNet(loopbackHardware)
+					m.Net, m.own = c.Net, true
+					c.Net = m
+				}
+				a, b := w.agent(name, virtual.Open, moves), w.agent("agent-b", virtual.Open)
+				p, _ := w.pair(a, b)
+				changes := changesOf(p)
+				<-changes // it is connected
+				m.change(func() { m.own, m.ifs = false, []hardware{loopbackHardware} })
+				time.Sleep(300 * time.Millisecond)
+				m.change(func() { m.ifs = append(m.ifs, before...) })
+				time.Sleep(300 * time.Millisecond)
+				m.change(func() { m.own = true })
+				came := time.Now()
+				for over := time.After(time.Minute); ; {
+					select {
+					case c := <-changes:
+						if c.State != StateConnected || c.Reason != ReasonNetwork {
+							continue
+						}
+					case <-over:
+					}
+					break
+				}
+				if took := time.Since(came); took > time.Second {
+					t.Errorf("%s, after %v: a session %v after the address came", name, before, took)
+				}
+			})
+		}
+	}
+}
+
 func mustUsable(ifs []*transport.Interface) []located {
 	list, _ := usableAddresses(ifs)
 	return list

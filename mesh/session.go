@@ -64,6 +64,9 @@ type session struct {
 	retired bool      // and both sides have that one: this is about to be closed
 	moved   int64     // bytes that the transport had handed over
 	checked time.Time // when that was looked at last
+	// adrift is set when a change of the network has taken away what the session went
+	// by: how often the next one begins its replacement anew.
+	adrift *rate.Limiter
 
 	wake    chan struct{} // capacity 1: the ledger may have work
 	proved  atomic.Int64  // when the other side last answered, in nanoseconds since node.start
