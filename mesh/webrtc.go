@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -34,12 +33,6 @@ const channelID = 0
 // one that already did is taken.
 const (
 	reflexiveWait = 20 * time.Millisecond
-	// rtoLeast is the least of SCTP's longest retransmission timeout: a partition
-	// that heals resumes within it. On a longer path it is more, see rtoMax.
-	rtoLeast = 300 * time.Millisecond
-	rtoMost  = 10 * time.Second
-	// sackDelay is how long SCTP may keep an acknowledgement back (RFC 9260 §6.2).
-	sackDelay = 200 * time.Millisecond
 	// disconnectedAfter only marks a quiet path; nothing is closed by it.
 	disconnectedAfter = 5 * time.Second
 	keepAlive         = 2 * time.Second
@@ -119,27 +112,11 @@ func newWebRTCConnector(cc connectorConfig) (*webrtcConnector, error) {
 	return &webrtcConnector{settings: se, net: cc.net, cfg: cfg, tcp: cc.tcp || cc.listener != nil, mux: mux, refused: refused}, nil
 }
 
-// rtoMax is SCTP's longest retransmission timeout on a path of that round trip. A
-// shorter one sends everything twice.
-func rtoMax(rtt time.Duration) time.Duration {
-	return min(max(2*rtt+sackDelay, rtoLeast), rtoMost)
-}
-
-// setRTOMax sets it for an association that has not begun. pion reads it from the
-// settings then, but hands them out to nobody: all it offers is to set them before
-// there is a path, and before the round trip is known. Where it keeps them elsewhere
-// nothing is set, and rtoLeast counts.
-func setRTOMax(api *webrtc.API, d time.Duration) {
-	f := reflect.ValueOf(api).Elem().FieldByName("settingEngine")
-	if f.IsValid() && f.Type() == reflect.TypeFor[*webrtc.SettingEngine]() {
-		(*webrtc.SettingEngine)(f.UnsafePointer()).SetSCTPRTOMax(d)
-	}
-}
-
 // newAPI makes the API of one connection; way is that to a relay, nil without one.
 // connected is called when its path is there and before its association begins.
-func (w *webrtcConnector) newAPI(k apiKind, way *relayWay, connected func()) *webrtc.API {
+func (w *webrtcConnector) newAPI(k apiKind, way *relayWay, checks *roundTrips, connected func()) *webrtc.API {
 	se := w.settings
+	se.SetICEBindingRequestHandler(checks.heard)
 	se.SetDTLSConnectContextMaker(func() (context.Context, func()) {
 		ctx, cancel := context.WithTimeout(context.Background(), attemptTimeout)
 		return ctx, func() {
@@ -200,9 +177,9 @@ func (w *webrtcConnector) New(cert *keys.Certificate, o connOptions) (conn, erro
 	kind := apiKind{o.relayWait, o.relayOnly, loopback}
 	var api *webrtc.API
 	var pc *webrtc.PeerConnection
-	api = w.newAPI(kind, way, func() {
-		s, _ := pc.SCTP().Transport().ICETransport().GetSelectedCandidatePairStats()
-		setRTOMax(api, rtoMax(seconds(s.CurrentRoundTripTime)))
+	checks := &roundTrips{}
+	api = w.newAPI(kind, way, checks, func() {
+		setRTOMax(api, rtoMax(checks.selected(pc.SCTP().Transport().ICETransport())))
 	})
 	pc, err = api.NewPeerConnection(cfg)
 	if err != nil {
