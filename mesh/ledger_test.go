@@ -208,9 +208,9 @@ func TestSendGivesUpItsTurn(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		errs := make(chan error, 3)
+		errs, gaveUp := make(chan error, 3), make(chan error, 1)
 		impatient, giveUp := context.WithCancelCause(t.Context())
-		go func() { errs <- p.Send(impatient, Message{Payload: digits(20_000)}) }()
+		go func() { gaveUp <- p.Send(impatient, Message{Payload: digits(20_000)}) }()
 		synctest.Wait()
 		go func() { errs <- p.Send(t.Context(), Message{Payload: digits(6000)}) }()
 		synctest.Wait()
@@ -219,13 +219,15 @@ func TestSendGivesUpItsTurn(t *testing.T) {
 		synctest.Wait()
 		select {
 		case err := <-errs:
-			t.Fatalf("somebody went before his turn: %v", err)
+			t.Fatalf("the second went before his turn: %v", err)
+		case err := <-gaveUp:
+			t.Fatalf("the first went without room: %v", err)
 		default:
 		}
 		spent := errors.New("budget spent")
 		giveUp(spent)
 		synctest.Wait()
-		if err := <-errs; !errors.Is(err, context.Canceled) || !errors.Is(err, spent) {
+		if err := <-gaveUp; !errors.Is(err, context.Canceled) || !errors.Is(err, spent) {
 			t.Errorf("who gave up: %v", err)
 		}
 		if err := <-errs; err != nil {

@@ -90,6 +90,7 @@ func TestTrustUnknownAndRefused(t *testing.T) {
 				if mismatch := new(*keys.KeyMismatchError); errors.As(err, mismatch) != (name == "refused") {
 					w.t.Errorf("dial: %v", err)
 				}
+				synctest.Wait() // the Peer ends with its last dial
 				if a.lookup("agent-b") != nil {
 					w.t.Error("an agent that is not trusted has a Peer")
 				}
