@@ -218,12 +218,15 @@ func (n *Node) ask(who author) (keys.Verdict, error) {
 	return keys.Check(ctx, n.cfg.Trust, keys.Claim{ID: who.id, Key: who.key, Time: n.now()})
 }
 
-// turnAway deals with a verified envelope whose author is not trusted. It is not
-// remembered: keys cost a stranger nothing, and beyond the limit of the memory those of
+// turnAway deals with a verified envelope whose author is not trusted. It is told of once,
+// and not remembered otherwise: keys cost a stranger nothing, and beyond the limit of the memory those of
 // honest agents would be refused. To play an offer again gets no more than another
 // refusal.
 func (n *Node) turnAway(a arrival, verdict keys.Verdict, trustErr error) {
-	n.obs.security(n.ctx, witness.UnauthorizedConnectionAttempt, a.From, a.via)
+	follows := !begins(a.Sealed) && n.lookup(a.From) == nil // an offer that has been turned away
+	if !follows && n.verdicts.turnedAway(a.Hash()) {
+		n.obs.security(n.ctx, witness.UnauthorizedConnectionAttempt, a.From, a.via)
+	}
 	switch {
 	case a.Kind == signaling.Answer:
 		// Somebody else may still answer: whoever dialled only learns of it.

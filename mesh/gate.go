@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/infrafabric/agentmesh/keys"
+	"github.com/infrafabric/agentmesh/signaling"
 )
 
 // author is who an envelope says it is from.
@@ -122,7 +123,8 @@ func (g *gate) work(l *authorLine) {
 type pastVerdicts struct {
 	mu   sync.Mutex
 	all  map[author]pastVerdict
-	told map[author]time.Time // that their clocks are off
+	told map[author]time.Time        // that their clocks are off
+	away map[signaling.Hash]struct{} // turned away lately
 }
 
 type pastVerdict struct {
@@ -131,7 +133,7 @@ type pastVerdict struct {
 }
 
 func newPastVerdicts() *pastVerdicts {
-	return &pastVerdicts{all: map[author]pastVerdict{}, told: map[author]time.Time{}}
+	return &pastVerdicts{all: map[author]pastVerdict{}, told: map[author]time.Time{}, away: map[signaling.Hash]struct{}{}}
 }
 
 // get returns what trust said, if that is recent; now is the time of the world.
@@ -166,6 +168,21 @@ func (v *pastVerdicts) tellsOf(who author) bool {
 		clear(v.told)
 	}
 	v.told[who] = time.Now()
+	return true
+}
+
+// turnedAway notes a verified envelope whose author is not trusted, and reports whether it
+// is new: until it is answered it comes again and again.
+func (v *pastVerdicts) turnedAway(h signaling.Hash) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if _, ok := v.away[h]; ok {
+		return false
+	}
+	if len(v.away) >= maxVerdicts {
+		clear(v.away) // some are told of twice
+	}
+	v.away[h] = struct{}{}
 	return true
 }
 

@@ -122,8 +122,9 @@ func (p *Peer) Context() context.Context { return p.ctx }
 // message has its place in the send window: from then on it will arrive, in
 // order and once, or its ID is reported by Close. It blocks while the window
 // is full, until ctx ends or the Peer closes; while the other side is out of reach
-// the window fills. The message is not changed; its
-// slices may be reused after the return.
+// the window fills. What becomes of ctx after the return does not call the message
+// back: one that is of no use after a time carries that time in its Payload. The message
+// is not changed; its slices may be reused after the return.
 //
 // Calls wait in the order in which they came. A Send by a Handler, with the context
 // that it was given or one derived from it, has another window's worth of room and
@@ -154,6 +155,10 @@ func (p *Peer) Send(ctx context.Context, m Message) error {
 // one, when the other side has dialled again, has returned it.
 //
 // With a context that has ended it returns what is there and does not wait.
+//
+// Everybody who dials the agent has the same Peer, and each message goes to one caller of
+// Receive. Where several parts of a program talk to one agent, one of them receives and
+// gives each message to whom it is for, by its ConversationID.
 //
 // Errors: one that matches the context's error and its cause; ErrHandler on a Node
 // with a Handler; or one that matches net.ErrClosed.

@@ -13,6 +13,7 @@ import (
 	"github.com/infrafabric/agentmesh/internal/virtual"
 	"github.com/infrafabric/agentmesh/keys"
 	"github.com/infrafabric/agentmesh/signaling"
+	"github.com/infrafabric/agentmesh/witness"
 )
 
 // listing writes a directory file as an operator does: a new file, renamed
@@ -106,6 +107,37 @@ func TestTrustUnknownAndRefused(t *testing.T) {
 			})
 		})
 	}
+}
+
+// slowly is a trust policy that takes its time.
+type slowly struct {
+	keys.Trust
+	takes time.Duration
+}
+
+func (s slowly) Check(ctx context.Context, c keys.Claim) (keys.Verdict, error) {
+	<-time.After(s.takes)
+	return s.Trust.Check(ctx, c)
+}
+
+// TestOneDialIsOneEvent: an agent that trust does not know dials once, and is reported once,
+// whatever follows its offer and however long trust thinks about it.
+func TestOneDialIsOneEvent(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "agents")
+	listing(t, path)
+	trust := slowly{openDirectory(t, path), 300 * time.Millisecond}
+	inWorld(t, virtual.Config{RTT: 50 * time.Millisecond}, func(w *world) {
+		events := &countedEvents{of: map[witness.Name]int{}}
+		w.agent("agent-a", virtual.Open, trusting(trust), func(c *Config) { c.Recorder = events })
+		b := w.agent("agent-b", virtual.Open)
+		if _, err := dialFor(b, "agent-a", 5*time.Second); !errors.Is(err, ErrRefused) {
+			w.t.Error(err)
+		}
+		time.Sleep(attemptTimeout)
+		if n := events.count(witness.UnauthorizedConnectionAttempt); n != 1 {
+			w.t.Errorf("%d events", n)
+		}
+	})
 }
 
 // TestTrustRemoved: a line removed from a real directory file closes the live
