@@ -129,7 +129,7 @@ func TestOneDialIsOneEvent(t *testing.T) {
 	inWorld(t, virtual.Config{RTT: 50 * time.Millisecond}, func(w *world) {
 		events := &countedEvents{of: map[witness.Name]int{}}
 		w.agent("agent-a", virtual.Open, trusting(trust), func(c *Config) { c.Recorder = events })
-		b := w.agent("agent-b", virtual.Open)
+		b := w.agent("agent-b", virtual.Symmetric)
 		if _, err := dialFor(b, "agent-a", 5*time.Second); !errors.Is(err, ErrRefused) {
 			w.t.Error(err)
 		}
@@ -138,6 +138,25 @@ func TestOneDialIsOneEvent(t *testing.T) {
 			w.t.Errorf("%d events", n)
 		}
 	})
+}
+
+// TestCandidatesOfAStranger: what follows an offer, when that is still thought about, is
+// turned away with it and no event of its own.
+func TestCandidatesOfAStranger(t *testing.T) {
+	events := &countedEvents{of: map[witness.Name]int{}}
+	inDuel(t, func(t *testing.T, d *duel) {
+		stranger := *d
+		stranger.foe = newIdentity(t, "agent-s")
+		offer := stranger.seal(signaling.Offer, signaling.Hash{}, d.description())
+		d.hub.inject("agent-a", offer.Bytes())
+		for range 3 {
+			d.hub.inject("agent-a", stranger.seal(signaling.Candidate, offer.Hash(), (&candidateBody{Candidates: []string{"candidate:1 1 udp 1 10.0.0.9 9 typ host"}}).encode()).Bytes())
+		}
+		time.Sleep(time.Second)
+		if n := events.count(witness.UnauthorizedConnectionAttempt); n != 1 {
+			t.Errorf("%d events", n)
+		}
+	}, func(c *Config) { c.Trust, c.Recorder = slowly{c.Trust, 100 * time.Millisecond}, events })
 }
 
 // TestTrustRemoved: a line removed from a real directory file closes the live
