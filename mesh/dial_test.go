@@ -27,13 +27,6 @@ func (l listed) Find(_ context.Context, id string) ([]keys.PublicKey, error) {
 	return nil, nil
 }
 
-// count is how many lines there were.
-func (l *lines) count() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.all)
-}
-
 // TestDialErrorTellsAll: however its end and that of its attempts fall, a dial that ran
 // out of time says what was tried.
 func TestDialErrorTellsAll(t *testing.T) {

@@ -343,8 +343,8 @@ func TestFault4(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if n := len(d.lines.of(t, desc.SDP).out); n != 0 {
-			t.Errorf("%d frames to somebody who is not agent-c", n)
+		if n := d.lines.of(t, desc.SDP).waiting(); n != 0 {
+			t.Errorf("%d bytes to somebody who is not agent-c", n)
 		}
 		if err := <-got; !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("dial of agent-c answered by the foe: %v", err)

@@ -33,12 +33,32 @@ func (l *lines) New(cert *keys.Certificate, _ connOptions) (conn, error) {
 	defer l.mu.Unlock()
 	c := &line{
 		number: len(l.all), cert: cert.Fingerprint(), candidates: make(chan string),
-		opened: make(chan struct{}), done: make(chan struct{}),
-		in: make(chan []byte, 1<<15), out: make(chan []byte, 1<<15), drained: make(chan struct{}, 1),
+		opened: make(chan struct{}), done: make(chan struct{}), drained: make(chan struct{}, 1),
 	}
 	close(c.candidates)
 	l.all = append(l.all, c)
 	return c, nil
+}
+
+// count is how many connections there were.
+func (l *lines) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.all)
+}
+
+// living is how many of them are not closed.
+func (l *lines) living() (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.all {
+		select {
+		case <-c.done:
+		default:
+			n++
+		}
+	}
+	return n
 }
 
 // of finds the connection that a description belongs to.
@@ -62,10 +82,11 @@ type line struct {
 	opened     chan struct{}
 	done       chan struct{}
 	once       sync.Once
-	remote     []byte // the certificate presented, set before opened is closed
+	drained    chan struct{}
 
+	// They are set before opened is closed.
+	remote  []byte // the certificate presented
 	in, out chan []byte
-	drained chan struct{}
 
 	mu     sync.Mutex
 	queued int // bytes in out
@@ -105,6 +126,7 @@ func (c *line) AddCandidate(string) error {
 // presents.
 func (c *line) open(cert []byte) {
 	c.remote = cert
+	c.in, c.out = make(chan []byte, 1<<15), make(chan []byte, 1<<15)
 	close(c.opened)
 }
 

@@ -454,17 +454,7 @@ func TestLimitSessions(t *testing.T) {
 			d.hub.inject("agent-a", d.seal(signaling.Offer, signaling.Hash{}, d.description()).Bytes())
 			synctest.Wait() // one by one: those that come at once are bounded before
 		}
-		open := func() (n int) {
-			for _, l := range d.lines.all {
-				select {
-				case <-l.done:
-				default:
-					n++
-				}
-			}
-			return n
-		}
-		if n := open(); n > maxAttempts {
+		if n := d.lines.living(); n > maxAttempts {
 			t.Errorf("%d connections under negotiation", n)
 		}
 		time.Sleep(2 * attemptTimeout)
@@ -482,7 +472,7 @@ func TestLimitSessions(t *testing.T) {
 			t.Errorf("%d instances remembered", n)
 		}
 		time.Sleep(2 * time.Second) // the last one is not in doubt yet
-		if n := open(); n != 1 {
+		if n := d.lines.living(); n != 1 {
 			t.Errorf("%d connections are open", n)
 		}
 	})

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
+	"sync"
 	"testing"
 
 	"github.com/pion/transport/v5"
@@ -82,9 +84,9 @@ func TestFilterNetRange(t *testing.T) {
 // not.
 func TestFilteredNode(t *testing.T) {
 	inWorld(t, virtual.Config{}, func(w *world) {
-		var ports []int
+		var watch portWatch
 		filter := func(c *Config) {
-			n, err := FilterNet(&portWatch{c.Net, &ports}, NetFilter{Interface: func(name string) bool { return name == "eth0" }, MinPort: 5100, MaxPort: 5110})
+			n, err := FilterNet(watch.of(c.Net), NetFilter{Interface: func(name string) bool { return name == "eth0" }, MinPort: 5100, MaxPort: 5110})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -94,6 +96,7 @@ func TestFilteredNode(t *testing.T) {
 		p, q := meet(t, a, b)
 		tell(t, p, "within the filter")
 		hear(t, q, "within the filter")
+		ports := watch.seen()
 		for _, port := range ports {
 			if port < 5100 || port > 5110 {
 				t.Errorf("a socket at port %d", port)
@@ -107,11 +110,26 @@ func TestFilteredNode(t *testing.T) {
 
 // portWatch notes at which ports sockets are opened.
 type portWatch struct {
-	transport.Net
-	ports *[]int
+	mu    sync.Mutex
+	ports []int
 }
 
-func (n *portWatch) ListenUDP(network string, a *net.UDPAddr) (transport.UDPConn, error) {
-	*n.ports = append(*n.ports, a.Port)
+func (p *portWatch) of(n transport.Net) transport.Net { return &watchedNet{n, p} }
+
+func (p *portWatch) seen() []int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.ports)
+}
+
+type watchedNet struct {
+	transport.Net
+	watch *portWatch
+}
+
+func (n *watchedNet) ListenUDP(network string, a *net.UDPAddr) (transport.UDPConn, error) {
+	n.watch.mu.Lock()
+	n.watch.ports = append(n.watch.ports, a.Port)
+	n.watch.mu.Unlock()
 	return n.Net.ListenUDP(network, a)
 }

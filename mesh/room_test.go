@@ -109,7 +109,7 @@ func TestNegotiationsTakeTurns(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if n := len(d.lines.all); n != maxNegotiating {
+		if n := d.lines.count(); n != maxNegotiating {
 			t.Errorf("%d connections for %d dials", n, maxNegotiating+50)
 		}
 		dials.Wait()

@@ -245,7 +245,7 @@ func TestAskFlood(t *testing.T) {
 		inDuel(t, func(t *testing.T, d *duel) {
 			d.connect()
 			p := d.accept()
-			before := len(d.lines.all)
+			before := d.lines.count()
 			for i := range 1000 {
 				e, err := signaling.Seal(d.foe, signaling.Envelope{Kind: signaling.Ask, Mesh: "default", To: d.node.ID(), Instance: d.inst,
 					Generation: uint64(time.Now().UnixMilli()) + 500*uint64(i), Body: (&askBody{Reason: ReasonSilence}).encode()})
@@ -255,7 +255,7 @@ func TestAskFlood(t *testing.T) {
 				d.hub.inject(d.node.ID(), e.Bytes())
 				synctest.Wait()
 			}
-			if n := len(d.lines.all) - before; n > maxNegotiationsBurst+1 {
+			if n := d.lines.count() - before; n > maxNegotiationsBurst+1 {
 				t.Errorf("%d connections for 1000 wishes at once", n)
 			}
 			if err := p.Context().Err(); err != nil {

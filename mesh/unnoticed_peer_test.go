@@ -130,7 +130,7 @@ func TestFloodOfNegotiations(t *testing.T) {
 			d = d.lesser()
 			w := d.connect()
 			d.accept()
-			before := len(d.lines.all)
+			before := d.lines.count()
 			for range flood {
 				body := d.description()
 				if kind == signaling.Ask {
@@ -142,7 +142,7 @@ func TestFloodOfNegotiations(t *testing.T) {
 				w.put(w.pong())
 			}
 			synctest.Wait()
-			if n := len(d.lines.all) - before; n > maxNegotiationsBurst+5 || n < maxNegotiationsBurst/2 {
+			if n := d.lines.count() - before; n > maxNegotiationsBurst+5 || n < maxNegotiationsBurst/2 {
 				t.Errorf("%v: %d connections for %d, want up to %d", kind, n, flood, maxNegotiationsBurst)
 			}
 		})
