@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -87,9 +88,21 @@ func mutate(ctx context.Context, w io.Writer, root string, o options) error {
 		return err
 	}
 	verdicts := make([]verdict, len(drawn))
-	err = each(o.jobs, len(drawn), func(i int) (err error) {
-		verdicts[i], err = b.try(ctx, drawn[i], suites[drawn[i].source], i)
-		return err
+	var mu sync.Mutex
+	err = each(o.jobs, len(drawn), func(i int) error {
+		v, err := b.try(ctx, drawn[i], suites[drawn[i].source], i)
+		mu.Lock()
+		defer mu.Unlock()
+		verdicts[i] = v
+		switch {
+		case err != nil:
+			return err
+		case v.unbuilt:
+			fmt.Fprintf(w, "LEFT OUT %s: the tests do not compile with it\n", v.mutant)
+		case v.noticed == "":
+			fmt.Fprintf(w, "SURVIVED %s (%d tests run it)\n", v.mutant, v.reached)
+		}
+		return nil
 	})
 	if err != nil {
 		return err
@@ -139,13 +152,16 @@ func (b *bench) suites(ctx context.Context, w io.Writer, drawn []mutant) (map[*s
 	return suites, nil
 }
 
-// report prints the survivors and the share that was noticed, in all and by package.
+// report prints the share that was noticed, in all and by package.
 func report(w io.Writer, verdicts []verdict, least float64) error {
 	type count struct{ all, noticed int }
 	var total count
 	var order []string
 	counts := map[string]*count{}
 	for _, v := range verdicts {
+		if v.unbuilt {
+			continue
+		}
 		name := v.mutant.source.short()
 		c := counts[name]
 		if c == nil {
@@ -157,9 +173,10 @@ func report(w io.Writer, verdicts []verdict, least float64) error {
 		if v.noticed != "" {
 			c.noticed++
 			total.noticed++
-			continue
 		}
-		fmt.Fprintf(w, "SURVIVED %s (%d tests run it)\n", v.mutant, v.reached)
+	}
+	if total.all == 0 {
+		return errors.New("the tests compile with none of the changes")
 	}
 	share := func(c count) float64 { return 100 * float64(c.noticed) / float64(c.all) }
 	for _, name := range order {

@@ -191,6 +191,24 @@ func TestBatches(t *testing.T) {
 	}
 }
 
+// TestMutateUnbuilt: a change with which the tests do not compile is none.
+func TestMutateUnbuilt(t *testing.T) {
+	root := module(t, map[string]string{
+		"p/p.go":      "package p\n\nfunc Size() int { return size + 1 }\n\nconst size = 3\n",
+		"p/p_test.go": "package p\n\nimport \"testing\"\n\nfunc TestSize(t *testing.T) {\n\tvar b [4]bool\n\tb[size] = Size() == 4\n\tif !b[3] {\n\t\tt.Error(b)\n\t}\n}\n",
+	})
+	var out strings.Builder
+	o := options{packages: "p", seed: 1, jobs: 2, least: 90, patience: time.Second}
+	if err := mutate(t.Context(), &out, root, o); err != nil {
+		t.Error(err)
+	}
+	for _, want := range []string{"LEFT OUT p/p.go:5:14: number: 3 → (2 * 3): the tests do not compile with it\n", "1 mutants, 1 noticed (100.0 %)\n"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the report has no %q:\n%s", want, &out)
+		}
+	}
+}
+
 // TestMutate tries every change of a small package whose tests notice some. One
 // of them makes a loop endless.
 func TestMutate(t *testing.T) {

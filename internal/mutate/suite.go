@@ -54,11 +54,20 @@ func (b *bench) build(ctx context.Context, dir, binary string, flags ...string) 
 	args := append([]string{"test", "-c", "-vet=off", "-ldflags=-s -w", "-o", binary}, flags...)
 	cmd := exec.CommandContext(ctx, "go", append(args, "./"+dir)...)
 	cmd.Dir = b.root
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s does not build: %w\n%s", dir, err, out)
+	out, err := cmd.CombinedOutput()
+	if err == nil {
+		return nil
 	}
-	return nil
+	if brokenTest.Match(out) {
+		err = errCompile
+	}
+	return fmt.Errorf("%s does not build: %w\n%s", dir, err, out)
 }
+
+// errCompile says that a test file does not compile.
+var errCompile = errors.New("a test does not compile")
+
+var brokenTest = regexp.MustCompile(`(?m)^\S+_test\.go:\d+:\d+: `)
 
 // errLong says that a run took longer than it may.
 var errLong = errors.New("it takes too long")

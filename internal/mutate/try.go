@@ -16,6 +16,7 @@ type verdict struct {
 	mutant  mutant
 	noticed string // by which test, or how; "" when it survived
 	reached int    // how many tests ran it
+	unbuilt bool   // the tests do not compile with it: it is no change that anybody could make
 }
 
 // try runs the tests of the suites against one change, until one fails. id tells
@@ -38,7 +39,11 @@ func (b *bench) try(ctx context.Context, m mutant, suites []*suite, id int) (ver
 		}
 		v.reached += len(tests)
 		binary := filepath.Join(dir, "test")
-		if err := b.build(ctx, u.dir, binary, "-overlay="+overlay); err != nil {
+		switch err := b.build(ctx, u.dir, binary, "-overlay="+overlay); {
+		case errors.Is(err, errCompile):
+			v.unbuilt = true
+			return v, nil
+		case err != nil:
 			return verdict{}, fmt.Errorf("%s: %w", m, err)
 		}
 		for _, batch := range batches(tests) {
