@@ -2,7 +2,10 @@ package signaling_test
 
 import (
 	"context"
+	"crypto"
+	"crypto/ed25519"
 	"errors"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -212,8 +215,12 @@ func TestRefusedByTrust(t *testing.T) {
 		policy := &fakeTrust{changed: make(chan struct{})}
 		w.serve("s1", signaling.ServerConfig{Trust: policy})
 		a := w.client("agent-a", "ws://s1/")
-		if err := a.WaitReady(w.Context()); !errors.Is(err, signaling.ErrRefused) {
+		err := a.WaitReady(w.Context())
+		if !errors.Is(err, signaling.ErrRefused) {
 			t.Fatalf("WaitReady: %v", err)
+		}
+		if ce := new(signaling.ClockError); errors.As(err, &ce) {
+			t.Errorf("clocks that agree are named as the reason: %v", err)
 		}
 		if len(w.log.named(witness.UnauthorizedConnectionAttempt)) != 1 {
 			t.Error("the attempt was not recorded")
@@ -236,6 +243,74 @@ func TestRefusedByTrust(t *testing.T) {
 		settle()
 		if a.state(0) != signaling.StateRefused {
 			t.Errorf("state %v after trust was withdrawn", a.state(0))
+		}
+	})
+}
+
+// TestSignerFails: a key service that fails at a registration is named as the reason.
+func TestSignerFails(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.serve("s1", signaling.ServerConfig{})
+		_, private, err := ed25519.GenerateKey(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		service := &keyService{Signer: private}
+		id, err := keys.NewIdentity("agent-a", service)
+		if err != nil {
+			t.Fatal(err)
+		}
+		service.fail.Store(true)
+		a := w.clientWith(signaling.ClientConfig{Identity: id, URLs: []string{"ws://s1/"}})
+		settle()
+		if s := a.Servers()[0]; s.State == signaling.StateOpen || !errors.Is(s.Err, errKeyService) {
+			t.Errorf("%v, %v", s.State, s.Err)
+		}
+		service.fail.Store(false)
+		a.ready()
+	})
+}
+
+var errKeyService = errors.New("the key service is away")
+
+// keyService signs unless it is to fail.
+type keyService struct {
+	crypto.Signer
+	fail atomic.Bool
+}
+
+func (k *keyService) Sign(r io.Reader, text []byte, opts crypto.SignerOpts) ([]byte, error) {
+	if k.fail.Load() {
+		return nil, errKeyService
+	}
+	return k.Signer.Sign(r, text, opts)
+}
+
+// TestWait: it returns at once when the servers are as wanted, after the change that
+// makes them so, with its context, and with the client.
+func TestWait(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.client("agent-a", "ws://s1/")
+		state := func(s signaling.State) func([]signaling.ServerStatus) bool {
+			return func(all []signaling.ServerStatus) bool { return all[0].State == s }
+		}
+		ctx, cancel := context.WithTimeout(w.Context(), 10*time.Second)
+		defer cancel()
+		if err := a.Wait(ctx, state(signaling.StateOpen)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("without a server: %v", err)
+		}
+		w.serve("s1", signaling.ServerConfig{})
+		for range 2 {
+			if err := a.Wait(w.Context(), state(signaling.StateOpen)); err != nil || a.state(0) != signaling.StateOpen {
+				t.Errorf("%v, state %v", err, a.state(0))
+			}
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- a.Wait(w.Context(), state(signaling.StateRefused)) }()
+		synctest.Wait()
+		a.Close()
+		if err := <-ended; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("after Close: %v", err)
 		}
 	})
 }
