@@ -174,6 +174,27 @@ func TestHelloBinds(t *testing.T) {
 	}
 }
 
+// TestPeekFrame: what does not begin as a frame does is none, whichever of its first
+// bytes it is.
+func TestPeekFrame(t *testing.T) {
+	good := []byte{0x82, frameVersion, byte(kindEcho)}
+	if k, err := peekFrame(good); k != kindEcho || err != nil {
+		t.Errorf("%v, %v", k, err)
+	}
+	for _, bad := range [][]byte{
+		nil, good[:2], {0x81, frameVersion, byte(kindEcho)}, {0x98, frameVersion, byte(kindEcho)},
+		{0x82, 0x18, byte(kindEcho)}, {0x82, frameVersion, 0x18}, {0x82, frameVersion, byte(kindEnd)},
+	} {
+		if k, err := peekFrame(bad); !errors.Is(err, ErrProtocol) {
+			t.Errorf("%x: %v, %v", bad, k, err)
+		}
+	}
+	var ve *VersionError
+	if _, err := peekFrame([]byte{0x82, frameVersion + 1, byte(kindEcho)}); !errors.As(err, &ve) {
+		t.Errorf("another version: %v", err)
+	}
+}
+
 func FuzzFrame(f *testing.F) {
 	for _, b := range goldenFrames(f) {
 		f.Add(b)

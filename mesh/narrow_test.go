@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/infrafabric/agentmesh/internal/virtual"
+	"github.com/infrafabric/agentmesh/turn"
 )
 
 // fullPacket is the largest payload of UDP that a session sends.
@@ -264,4 +265,51 @@ func TestShortFlows(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAnswerSlim: whether the side that answers wants small packets, by what the offer
+// says and what it knows itself.
+func TestAnswerSlim(t *testing.T) {
+	direct := []string{pathDirect}
+	relay := &turn.Relay{URL: "turn:r1.example", Username: "u"}
+	for name, x := range map[string]struct {
+		theirs avoid
+		a      *attempt
+		want   bool
+	}{
+		"nothing is known":                      {0, &attempt{}, false},
+		"no path is wide, the offer says":       {avoidFull, &attempt{}, true},
+		"the direct one is narrow, it says":     {avoidFullDirect, &attempt{}, true},
+		"but this one comes by the relay":       {avoidFullDirect, &attempt{relayOnly: true, relay: relay}, false},
+		"the direct one is narrow, as is known": {0, &attempt{narrow: direct}, true},
+		"but that one comes by its relay":       {avoidDirect, &attempt{narrow: direct}, false},
+		"the direct one and another are narrow": {avoidDirect, &attempt{narrow: []string{pathDirect, pathAny}}, true},
+		"a relay is narrow":                     {0, &attempt{narrow: []string{pathAny}}, false},
+		"it is a try of the direct path":        {avoidFull | avoidFullDirect, &attempt{why: ReasonDirectPath, narrow: direct}, false},
+	} {
+		if x.a.answerSlim(x.theirs); x.a.slim != x.want {
+			t.Errorf("%s: slim %v", name, x.a.slim)
+		}
+	}
+}
+
+// TestAnotherNetworkIsWide: what is known of paths ends with the network.
+func TestAnotherNetworkIsWide(t *testing.T) {
+	inDuel(t, func(t *testing.T, d *duel) {
+		d.connect()
+		p := d.accept()
+		for why, want := range map[Reason]int{ReasonSilence: 1, ReasonNetwork: 0} {
+			for _, list := range look(t, p, func() [][]string {
+				p.isNarrow([]string{pathDirect})
+				p.shunKinds([]string{pathDirect})
+				a := &attempt{why: why}
+				p.knowPaths(a)
+				return [][]string{a.narrow, a.shunned[len(a.narrow):]}
+			}) {
+				if len(list) != want {
+					t.Errorf("%v: %q", why, list)
+				}
+			}
+		}
+	})
 }

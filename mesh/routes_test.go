@@ -76,6 +76,44 @@ func (c *chain) offer(id *keys.Identity, mesh, to string) []byte {
 	return e.Bytes()
 }
 
+// TestCarriersTakeTurns: the neighbour through which the other side was heard of is asked
+// first, and a crowd in turn.
+func TestCarriersTakeTurns(t *testing.T) {
+	inDuel(t, func(t *testing.T, d *duel) {
+		const crowd = 2*maxCarriers + 1
+		for i := range crowd {
+			foe := d.as(newIdentity(t, fmt.Sprintf("agent-%02d", i)))
+			defer foe.end.Close()
+			foe.connect()
+			foe.accept()
+		}
+		ask := func(carrier string, round int) (names []string) {
+			for _, s := range d.node.carriers(&attempt{peer: d.node.lookup("agent-00"), carrier: carrier}, round) {
+				names = append(names, s.bind.remote)
+			}
+			return names
+		}
+		asked := map[string]bool{}
+		for round := range 2 {
+			names := ask("", round)
+			if len(names) != maxCarriers {
+				t.Errorf("round %d asks %q", round, names)
+			}
+			for _, n := range names {
+				asked[n] = true
+			}
+		}
+		if len(asked) != 2*maxCarriers || asked["agent-00"] {
+			t.Errorf("two rounds ask %d neighbours: %v", len(asked), asked)
+		}
+		for _, first := range []string{"agent-01", "agent-07", "agent-16"} {
+			if names := ask(first, 0); len(names) != maxCarriers || names[0] != first {
+				t.Errorf("heard of through %s, asked: %q", first, names)
+			}
+		}
+	})
+}
+
 // TestCommonNeighbour: without a server, agents that share a neighbour meet, and
 // then share the next.
 func TestCommonNeighbour(t *testing.T) {

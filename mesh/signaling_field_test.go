@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -36,7 +37,7 @@ func TestListenNamesTheSignalingField(t *testing.T) {
 // TestFailedListenLeavesNothing: no connection, idle or being made, outlives a
 // Listen that failed.
 func TestFailedListenLeavesNothing(t *testing.T) {
-	before := goleak.IgnoreCurrent()
+	before, files := goleak.IgnoreCurrent(), openFiles()
 	web := httptest.NewServer(http.NotFoundHandler())
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
@@ -55,4 +56,16 @@ func TestFailedListenLeavesNothing(t *testing.T) {
 		t.Error(err)
 	}
 	web.Close()
+	if n := openFiles(); n > files {
+		t.Errorf("%d files are open, %d were", n, files)
+	}
+}
+
+// openFiles is how many descriptors this process has, 0 where nothing tells.
+func openFiles() int {
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return 0
+	}
+	return len(list)
 }

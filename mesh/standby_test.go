@@ -131,6 +131,39 @@ func TestStandbyEndsOnDirectPath(t *testing.T) {
 	})
 }
 
+// TestStandbyIsRelayed: a standby session is on a relay also where a direct path has
+// become possible meanwhile. That one is another session's.
+func TestStandbyIsRelayed(t *testing.T) {
+	inWorld(t, relayedNet, func(w *world) {
+		_, one := w.relay()
+		_, two := w.relay()
+		use := func(c *Config) {
+			c.TURN = fixedRelays{one, two}
+			c.Paths = Paths{RelayAfter: AtOnce, DirectEvery: Never, StandbyAfter: 2 * time.Second}
+		}
+		a, b := w.agent("agent-a", virtual.Open, use), w.agent("agent-b", virtual.Open, use)
+		hostA, hostB := a.cfg.Net.(*virtual.Host), b.cfg.Net.(*virtual.Host)
+		w.net.Block(hostA, hostB)
+		w.net.Block(hostB, hostA)
+		p, q := meet(t, a, b)
+		w.net.Unblock(hostA, hostB)
+		w.net.Unblock(hostB, hostA)
+		time.Sleep(10 * time.Second)
+		for _, x := range []*Peer{p, q} {
+			if !holds(t, x) {
+				t.Fatal("there is no standby session")
+			}
+			relayed := look(t, x, func() bool {
+				local, remote := x.spare.held.conn.Path()
+				return local == "relay" || remote == "relay"
+			})
+			if !relayed {
+				t.Errorf("the standby session with %s is not on a relay", x.ID())
+			}
+		}
+	})
+}
+
 // TestStandbyIsNotWanted: an agent whose policy wants none refuses those that
 // others begin, who then ask less and less often.
 func TestStandbyIsNotWanted(t *testing.T) {

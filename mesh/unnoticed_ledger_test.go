@@ -51,6 +51,34 @@ func TestDisplacedInstanceAcknowledgesNothing(t *testing.T) {
 	})
 }
 
+// TestDisplacedInstanceIsRefused: what an instance offers and asks for that another has
+// displaced is refused, with the reason, and costs no connection.
+func TestDisplacedInstanceIsRefused(t *testing.T) {
+	inDuel(t, func(t *testing.T, d *duel) {
+		d.connect()
+		d.accept()
+		former := d.inst
+		d.inst = signaling.NewInstance()
+		d.connect()
+		d.inst = former
+		before := d.lines.count()
+		for kind, body := range map[signaling.Kind][]byte{
+			signaling.Offer: d.description(),
+			signaling.Ask:   (&askBody{Reason: ReasonRequested}).encode(),
+		} {
+			e := d.seal(kind, signaling.Hash{}, body)
+			d.hub.inject("agent-a", e.Bytes())
+			got := d.hears(signaling.Reject)
+			if why, err := decodeReject(got.Body); err != nil || why.Code != rejectReplaced || got.Ref != e.Hash() {
+				t.Errorf("%v: %+v, %v", kind, why, err)
+			}
+		}
+		if n := d.lines.count() - before; n != 0 {
+			t.Errorf("%d connections for a process that is gone", n)
+		}
+	})
+}
+
 // told is the last position that the Node has stated since it was asked last.
 func (w *foeEnd) told() (last position, ok bool) {
 	w.t.Helper()

@@ -1,6 +1,8 @@
 package mesh
 
 import (
+	"net"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -147,4 +149,65 @@ func TestFloodOfNegotiations(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAbsentAfterAll: the connection that a dial is about to have goes on when a server
+// says late that it does not know the other side.
+func TestAbsentAfterAll(t *testing.T) {
+	inDuel(t, func(t *testing.T, d *duel) {
+		dialled := make(chan error, 1)
+		go func() {
+			_, err := d.node.Dial(t.Context(), "agent-m")
+			dialled <- err
+		}()
+		offer := d.hears(signaling.Offer)
+		answer := d.seal(signaling.Answer, offer.Hash(), d.description())
+		d.hub.inject("agent-a", answer.Bytes())
+		synctest.Wait()
+		w := d.opened(offer, offer.Hash(), answer.Hash())
+		synctest.Wait()
+		before := d.lines.count()
+		d.hub.mu.Lock()
+		end := d.hub.ends["agent-a"]
+		d.hub.mu.Unlock()
+		end.put(signaling.Event{Kind: signaling.EventNotice, Server: "hub",
+			Notice: signaling.Notice{Code: signaling.CodeNotRegistered, Ref: offer.Hash()}})
+		synctest.Wait()
+		w.greet()
+		if err := <-dialled; err != nil || d.lines.count() != before {
+			t.Errorf("%v, %d further connections", err, d.lines.count()-before)
+		}
+	})
+}
+
+// TestBlame: of an attempt that found no path the relays are shunned, and not of one
+// that had its path and ended otherwise.
+func TestBlame(t *testing.T) {
+	inDuel(t, func(t *testing.T, d *duel) {
+		d.connect()
+		p := d.accept()
+		for name, x := range map[string]struct {
+			answered, opened bool
+			err              error
+			want             bool
+		}{
+			"nobody answered":      {false, false, errAttemptTimeout, false},
+			"it did not open":      {true, false, errAttemptTimeout, true},
+			"no hello came":        {true, true, errAttemptTimeout, true},
+			"it ended":             {true, true, net.ErrClosed, false},
+			"it was refused":       {true, false, &rejectedError{code: rejectBusy}, false},
+			"a standby fell quiet": {true, true, errQuiet, true},
+			"it did not take over": {true, true, errPromotion, true},
+		} {
+			shuns := look(t, p, func() bool {
+				a := &attempt{peer: p, answered: x.answered, err: x.err, theirRelay: name}
+				a.opened.Store(x.opened)
+				p.blame(a)
+				return slices.Contains(p.shun.list(time.Now()), name)
+			})
+			if shuns != x.want {
+				t.Errorf("%s: the relay is shunned: %v", name, shuns)
+			}
+		}
+	})
 }
