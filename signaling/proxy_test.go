@@ -201,6 +201,22 @@ func TestProxyErrors(t *testing.T) {
 	}
 }
 
+// TestProxyUndecided: the caller's function does not say which proxy to use.
+func TestProxyUndecided(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.serve("s1", signaling.ServerConfig{})
+		undecided := errors.New("the script has an error")
+		hc := &http.Client{Transport: &http.Transport{DialContext: w.net.DialContext,
+			Proxy: func(*http.Request) (*url.URL, error) { return nil, undecided }}}
+		a := w.clientWith(signaling.ClientConfig{Identity: w.identity("agent-a"), URLs: []string{"ws://s1/"}, HTTPClient: hc})
+		settle()
+		var pe *signaling.ProxyError
+		if s := a.Servers()[0]; s.State == signaling.StateOpen || !errors.As(s.Err, &pe) || !errors.Is(s.Err, undecided) {
+			t.Errorf("%v, %v", s.State, s.Err)
+		}
+	})
+}
+
 const proxied = "AGENTMESH_TEST_PROXIED"
 
 // TestProxyFromEnvironment: what net/http takes from the environment counts without

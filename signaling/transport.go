@@ -134,8 +134,6 @@ func (a *attempt) transport(t *http.Transport, req *http.Request) (*http.Transpo
 	own := t.Clone()
 	own.DisableKeepAlives = true
 	// A WebSocket is upgraded from HTTP/1.1 (RFC 6455 §4.1).
-	own.ForceAttemptHTTP2, own.HTTP2 = false, nil
-	own.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
 	own.Protocols = new(http.Protocols)
 	own.Protocols.SetHTTP1(true)
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/infrafabric/agentmesh/keys"
 	"github.com/infrafabric/agentmesh/signaling"
 )
 
@@ -156,5 +158,40 @@ func TestPassingDialErrors(t *testing.T) {
 				t.Errorf("%v: %+v", short, a.Servers())
 			}
 		})
+	}
+}
+
+// TestServerWithHTTP2: a server that would rather speak HTTP/2 is asked for HTTP/1.1,
+// which a WebSocket is upgraded from, also where the client's transport prefers the other.
+func TestServerWithHTTP2(t *testing.T) {
+	s, err := signaling.NewServer(signaling.ServerConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	web := httptest.NewUnstartedServer(s)
+	web.EnableHTTP2 = true
+	web.StartTLS()
+	defer web.Close()
+	id, err := keys.Generate("agent-a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	hc := web.Client()
+	resp, err := hc.Get(web.URL + "/health") // the transport has settled on HTTP/2
+	if err != nil || resp.ProtoMajor != 2 {
+		t.Fatal(resp, err)
+	}
+	resp.Body.Close()
+	c, err := signaling.NewClient(signaling.ClientConfig{Identity: id, Mesh: "m", HTTPClient: hc,
+		URLs: []string{strings.Replace(web.URL, "https", "wss", 1)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := c.WaitReady(ctx); err != nil {
+		t.Error(err)
 	}
 }
