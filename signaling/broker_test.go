@@ -106,6 +106,38 @@ func TestBrokerDeliversJunk(t *testing.T) {
 	})
 }
 
+// TestBrokerIsLate: an envelope comes for somebody who has moved to another server.
+func TestBrokerIsLate(t *testing.T) {
+	inWorld(t, func(w *world) {
+		late := &lateBroker{}
+		s := w.serve("s1", signaling.ServerConfig{Broker: late})
+		b := w.client("agent-b", "ws://s1/").ready()
+		moved := signaling.Registration{Mesh: "m", Agent: "agent-c", Key: w.identity("agent-c").PublicKey()}
+		late.h.Presence(moved, true)
+		late.h.Envelope(moved, b.offer("agent-c", "late", nil).Bytes())
+		late.h.Presence(moved, false)
+		settle()
+		want(t, "joined", names(b.events(signaling.EventJoined)), "agent-c")
+		want(t, "left", names(b.events(signaling.EventLeft)), "agent-c")
+		if err := s.Shutdown(w.Context()); err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+	})
+}
+
+// lateBroker is called by its test.
+type lateBroker struct {
+	strictMember
+	h signaling.BrokerHandler
+}
+
+func (b *lateBroker) Join(h signaling.BrokerHandler) (signaling.BrokerMember, error) {
+	b.h = h
+	return b, nil
+}
+
+func (b *lateBroker) Announce(signaling.Registration, bool) error { return nil }
+
 // strictMember complains about announcements that do not change anything.
 type strictMember struct {
 	brokenBroker

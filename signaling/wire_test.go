@@ -257,6 +257,51 @@ func TestEnvelopeRules(t *testing.T) {
 	}
 }
 
+// TestEnvelopeKeys: neither the author's key nor the recipient's may be anything but a
+// key; the latter may be missing.
+func TestEnvelopeKeys(t *testing.T) {
+	a, e := fixedIdentity(t, "agent-a", 1), fixedEnvelope(t)
+	for name, x := range map[string]struct {
+		key, toKey []byte
+		bad        string
+	}{
+		"both":              {a.PublicKey().Bytes(), e.ToKey.Bytes(), ""},
+		"no recipient":      {a.PublicKey().Bytes(), nil, ""},
+		"no author":         {nil, nil, "Key"},
+		"a short author":    {a.PublicKey().Bytes()[:31], nil, "Key"},
+		"a short recipient": {a.PublicKey().Bytes(), e.ToKey.Bytes()[:31], "ToKey"},
+		"a long recipient":  {a.PublicKey().Bytes(), append(e.ToKey.Bytes(), 0), "ToKey"},
+	} {
+		raw := encode(&sealed{Version: version, Signature: make([]byte, 64), Payload: encode(&payload{
+			Kind: uint64(e.Kind), Mesh: e.Mesh, From: "agent-a", To: e.To, Key: x.key, ToKey: x.toKey, Instance: e.Instance,
+			Generation: e.Generation, Nonce: e.Nonce, Time: uint64(e.Time.UnixMilli()), Body: e.Body,
+		})})
+		_, err := Parse(raw)
+		var fe *FormatError
+		if x.bad == "" && err != nil || x.bad != "" && (!errors.As(err, &fe) || fe.What != x.bad) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestSpread: a pause is within a fifth of what is wanted, on either side.
+func TestSpread(t *testing.T) {
+	shorter, longer := 0, 0
+	for range 1000 {
+		switch d := spread(time.Second); {
+		case d < 800*time.Millisecond || d > 1200*time.Millisecond:
+			t.Fatalf("%v", d)
+		case d < 900*time.Millisecond:
+			shorter++
+		case d > 1100*time.Millisecond:
+			longer++
+		}
+	}
+	if shorter < 100 || longer < 100 {
+		t.Errorf("of 1000 pauses %d are shorter by a tenth, %d longer", shorter, longer)
+	}
+}
+
 func TestEnvelopeSize(t *testing.T) {
 	a := fixedIdentity(t, strings.Repeat("a", 255), 1)
 	e := fixedEnvelope(t)
