@@ -117,7 +117,7 @@ func TestPoolClockSetBack(t *testing.T) {
 			t.Errorf("%+v", st)
 		}
 		s.down.Store(false)
-		w.sleep(31 * time.Second)
+		w.sleep(37 * time.Second)
 		w.want("renewed", 0)
 	})
 }
