@@ -247,7 +247,7 @@
 //	offer, answer  [SDP tstr, certificate bstr 32 (SHA-256), reason uint, relay tstr, avoid uint]
 //	ask            [reason uint, avoid uint]
 //	candidate      [[* candidate tstr]]
-//	reject         [code uint (1 untrusted, 2 replaced, 3 busy, 4 clocks, 5 malformed, 6 unable),
+//	reject         [code uint (1 untrusted, 2 replaced, 3 busy, 4 clocks, 5 malformed, 6 unable, 7 closed),
 //	                text tstr, theirs uint, ours uint]
 //
 // An SDP names the certificate of its envelope and no other. Envelopes are
@@ -265,5 +265,6 @@
 // whether this session is in small packets. A reject refers to an offer or an ask,
 // and whoever takes an offer back rejects it itself. With the code clocks it holds the
 // time of what it refers to and that of its author's clock, in milliseconds since 1970,
-// and is believed whatever its own time is; otherwise both are 0.
+// and is believed whatever its own time is; otherwise both are 0. With the code closed it says that the
+// Peer with which an offer or ask of any reason but 0 would go on was closed, of which a goodbye did not tell.
 package mesh

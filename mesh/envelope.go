@@ -49,6 +49,7 @@ const (
 	rejectClock     rejectCode = 4 // the clocks are too far apart
 	rejectMalformed rejectCode = 5 // the offer makes no sense to its recipient
 	rejectUnable    rejectCode = 6 // something is wrong with the recipient
+	rejectClosed    rejectCode = 7 // the recipient has closed the Peer that it is to go on with
 )
 
 // rejectedError is a verified reject.
@@ -77,6 +78,8 @@ func (e *rejectedError) Error() string {
 		return ErrRefused.Error() + ": " + e.text
 	case rejectReplaced:
 		return ErrReplaced.Error()
+	case rejectClosed:
+		return ErrPeerClosed.Error()
 	case rejectClock:
 		return e.clock.Error()
 	case rejectMalformed:
@@ -93,6 +96,8 @@ func (e *rejectedError) Unwrap() error {
 		return ErrRefused
 	case rejectReplaced:
 		return ErrReplaced
+	case rejectClosed:
+		return ErrPeerClosed
 	case rejectClock:
 		return e.clock
 	}
@@ -100,7 +105,23 @@ func (e *rejectedError) Unwrap() error {
 }
 
 // final reports whether trying again is pointless.
-func (e *rejectedError) final() bool { return e.code == rejectUntrusted || e.code == rejectReplaced }
+func (e *rejectedError) final() bool {
+	return e.code == rejectUntrusted || e.code == rejectReplaced || e.code == rejectClosed
+}
+
+// goesOn reports whether an offer or ask is to go on with a Peer that its author has,
+// and not to make one.
+func goesOn(e *signaling.Sealed) bool {
+	r := cbor.NewReader(e.Body)
+	if e.Kind == signaling.Ask {
+		r.Array(2)
+	} else {
+		r.Array(5)
+		r.Text(maxSDP)
+		r.Fixed(make([]byte, len(keys.Fingerprint{})))
+	}
+	return readReason(r) != ReasonDial && r.Err() == nil
+}
 
 func (d *descriptionBody) encode() []byte {
 	b := cbor.AppendBytes(cbor.AppendText(cbor.AppendArray(nil, 5), d.SDP), d.Fingerprint[:])

@@ -33,7 +33,7 @@ var (
 	ErrReplaced = errors.New("replaced by a newer process with the same identity")
 	// ErrTooMany: a limit on the number of Peers or waiting connections.
 	ErrTooMany = errors.New("too many peers")
-	// ErrPeerClosed: the other side said goodbye.
+	// ErrPeerClosed: the other side has closed its Peer.
 	ErrPeerClosed = errors.New("closed by the other side")
 	// ErrConnectionLost: a session died. The Peer makes another one; Change.Err
 	// tells of it.

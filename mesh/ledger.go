@@ -34,6 +34,9 @@ type ledger struct {
 	// replaced is set for good when the remote says that a newer process has
 	// this agent's identity.
 	replaced bool
+	// parted is set when the last Peer was closed here. The other side may not know, and
+	// learns it when it wants to go on.
+	parted bool
 
 	inbox  []inbound
 	unread uint64 // bytes of what came and is not delivered, of every instance
@@ -91,7 +94,7 @@ func (l *ledger) begin() (tenancy int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.tenancy++
-	l.open, l.cause, l.since = true, nil, l.out.next
+	l.open, l.cause, l.since, l.parted = true, nil, l.out.next, false
 	return l.tenancy
 }
 

@@ -183,6 +183,20 @@ func (l *ledger) isReplaced() bool {
 	return l.replaced
 }
 
+// part notes that the Peer was closed here.
+func (l *ledger) part() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.parted = true
+}
+
+// isParted reports what part noted.
+func (l *ledger) isParted() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.parted
+}
+
 // work is what a session's writer sends next, in this order.
 type work struct {
 	skip      *skipFrame

@@ -125,7 +125,8 @@ func TestLimitFrames(t *testing.T) {
 			p := d.accept()
 			w.put([]byte{0x82, 2, 1})
 			var ve *VersionError
-			if synctest.Wait(); !errors.As(context.Cause(p.Context()), &ve) || ve.Theirs != "2" {
+			w.ended(p, ErrProtocol)
+			if !errors.As(context.Cause(p.Context()), &ve) || ve.Theirs != "2" {
 				t.Errorf("ended with %v", context.Cause(p.Context()))
 			}
 		})

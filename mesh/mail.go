@@ -9,6 +9,11 @@ import "github.com/infrafabric/agentmesh/signaling"
 func (n *Node) deliver(v verified) bool {
 	n.mu.Lock()
 	m := n.peers[v.From]
+	if m == nil && n.parted(v.Sealed) {
+		n.mu.Unlock()
+		n.refuse(refusalOf(v.Sealed), rejectClosed, "")
+		return true
+	}
 	if m == nil && begins(v.Sealed) && !n.closed {
 		if len(n.peers) >= maxPeers {
 			n.makeRoom()
@@ -43,6 +48,16 @@ func (n *Node) deliver(v verified) bool {
 		return true
 	}
 	return !full
+}
+
+// parted reports whether an envelope is to go on with a Peer that was closed here,
+// which its author has not learnt. n.mu is held.
+func (n *Node) parted(e *signaling.Sealed) bool {
+	if !begins(e) {
+		return false
+	}
+	l := n.ledgers.lookup(e.From)
+	return l != nil && l.isParted() && goesOn(e)
 }
 
 // takeMail hands a Peer's mail to its loop, none when the Peer is closing: then it is

@@ -504,6 +504,13 @@ func (n *Node) forget(p *Peer) {
 	}
 	delete(n.peers, p.id)
 	n.ledgers.release(p.led)
+	m.mail = slices.DeleteFunc(m.mail, func(v verified) bool {
+		gone := n.parted(v.Sealed)
+		if gone {
+			n.refuse(refusalOf(v.Sealed), rejectClosed, "")
+		}
+		return gone
+	})
 	if !n.closed && slices.ContainsFunc(m.mail, func(v verified) bool { return begins(v.Sealed) }) {
 		next := n.join(p.id, false)
 		next.mail = m.mail

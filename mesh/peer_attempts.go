@@ -426,6 +426,13 @@ func (p *Peer) attemptFailed(a *attempt) {
 	if errors.Is(a.err, errSuperseded) {
 		return
 	}
+	var r *rejectedError
+	refused := errors.As(a.err, &r)
+	if refused && r.code == rejectClosed && p.machine.met {
+		p.lastErr = a.err
+		p.shut(goodbyeClosed, a.err) // whatever became of the goodbye
+		return
+	}
 	if a.standby() && p.machine.met {
 		p.standbyFailed(a)
 		return
@@ -441,8 +448,7 @@ func (p *Peer) attemptFailed(a *attempt) {
 	if errors.Is(a.err, ErrNarrowPath) && !p.machine.met { // otherwise the step that follows tells
 		p.tell(report{from: p.machine.state, to: p.machine.state, reason: p.machine.reason})
 	}
-	var r *rejectedError
-	final := errors.As(a.err, &r) && r.final() || errors.Is(a.err, errNotLearned)
+	final := refused && r.final() || errors.Is(a.err, errNotLearned)
 	if errors.Is(a.err, ErrReplaced) && final {
 		p.led.markReplaced()
 	}

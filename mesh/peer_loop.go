@@ -327,6 +327,9 @@ func (p *Peer) teardown() {
 	}
 	p.sessions = nil
 	p.setTop()
+	if p.machine.met && p.replyCode == goodbyeClosed && !errors.Is(cause, errGaveWay) {
+		p.led.part()
+	}
 	if p.deferred != nil {
 		p.node.refuse(refusalOf(p.deferred.v.Sealed), rejectBusy, "closing")
 	}
