@@ -52,9 +52,10 @@ func (n *Node) refuseClock(a arrival) {
 	r.body.Theirs, r.body.Ours = wireMillis(a.Time), wireMillis(now)
 	err := &ClockError{Peer: a.From, Theirs: a.Time.UTC(), Ours: now.UTC()}
 	if n.verdicts.tellsOf(author{a.From, a.Key}) {
-		// Or somebody plays an old one again: that cannot be told apart.
 		n.log.Warn("an offer is too old or too new, or the clocks are too far apart", "peer", a.From, "error", err)
-		n.obs.security(n.ctx, witness.ReplayRejected, a.From, a.via)
+		if a.Time.Before(now) { // or somebody plays an old one again: that cannot be told apart
+			n.obs.security(n.ctx, witness.ReplayRejected, a.From, a.via)
+		}
 	}
 	n.refuse(r, rejectClock, "its time is too far from this agent's clock")
 }

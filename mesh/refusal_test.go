@@ -178,7 +178,11 @@ func TestClockRefused(t *testing.T) {
 					t.Errorf("%v off: refused with %+v", off, b)
 				}
 			}
-			if n := events.count(witness.ReplayRejected); n != 1 {
+			replays := 0
+			if off < 0 { // nobody can have recorded what is of the future
+				replays = 1
+			}
+			if n := events.count(witness.ReplayRejected); n != replays {
 				t.Errorf("%v off: %d security events", off, n)
 			}
 			if n := log.count("the clocks are too far apart"); n != 1 {
