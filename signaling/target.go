@@ -80,9 +80,7 @@ func parseTarget(s string) (t target, same string, err error) {
 	}
 	if !isASCII(u.Host) { // what is dialled, what is sent and what is signed are then one
 		host, port, _ := strings.Cut(u.Host, ":")
-		if u.Host, err = asciiName(host); err != nil {
-			return bad("the host is not a name: %v", err)
-		}
+		u.Host, _ = asciiName(host) // as canonicalHost did
 		if port != "" {
 			u.Host += ":" + port
 		}
