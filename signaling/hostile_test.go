@@ -20,6 +20,8 @@ import (
 
 // says is a server that accepts WebSockets, says one thing after the other, each after
 // the first when something came back, and hangs up.
+//
+// bubble: it sleeps in virtual time.
 func (w *world) says(name string, messages ...[]byte) {
 	w.Helper()
 	l, err := w.net.Listen(name)
