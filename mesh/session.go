@@ -292,11 +292,7 @@ func (s *session) handle(b []byte) error {
 		if err != nil {
 			return err
 		}
-		text := f.Text
-		if len(text) > maxReason {
-			text = text[:maxReason]
-		}
-		return &goodbyeError{code: f.Code, text: safeText(text)}
+		return &goodbyeError{code: f.Code, text: safeText(f.Text)}
 	case kindEnvelope:
 		f, err := decodeEnvelopeFrame(b)
 		if err != nil {
