@@ -439,10 +439,11 @@ func TestRelayDialerStops(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := newRelayDialer(loopback, &turn.Relay{URL: "turns:" + l.Addr().String()})
+	w, err := newRelayWay(loopback, &turn.Relay{URL: "turns:" + l.Addr().String()}, netip.MustParseAddrPort(l.Addr().String()))
 	if err != nil {
 		t.Fatal(err)
 	}
+	d := w.dial
 	failed := make(chan error)
 	go func() {
 		_, err := d.Dial("tcp4", l.Addr().String()) // hangs in the handshake
@@ -461,10 +462,15 @@ func TestRelayDialerStops(t *testing.T) {
 	if _, err := d.Dial("tcp4", l.Addr().String()); err == nil {
 		t.Error("dialled after the end")
 	}
-	for _, none := range []*turn.Relay{nil, {URL: "turn:127.0.0.1"}} {
-		if d, err := newRelayDialer(loopback, none); d != nil || err != nil {
-			t.Errorf("%v: %v, %v", none, d, err)
-		}
+	at := netip.MustParseAddrPort("192.0.2.7:99")
+	if w, err := newRelayWay(loopback, nil, at); w != nil || err != nil {
+		t.Errorf("no relay: %v, %v", w, err)
+	}
+	if w, err := newRelayWay(loopback, &turn.Relay{URL: "turn:127.0.0.1"}, at); err != nil || w.dial != nil || w.url != "turn:192.0.2.7:99?transport=udp" {
+		t.Errorf("by UDP: %+v, %v", w, err)
+	}
+	if w, err := newRelayWay(loopback, &turn.Relay{URL: "stun:127.0.0.1"}, at); w != nil || err == nil || !strings.Contains(err.Error(), "is a STUN URL") {
+		t.Errorf("a STUN server: %v, %v", w, err)
 	}
 	(*relayDialer)(nil).stop()()
 }

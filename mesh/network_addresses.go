@@ -36,10 +36,7 @@ func sortAddresses(ifs []*transport.Interface) (far, near []located) {
 		if i.Flags&net.FlagUp == 0 {
 			continue
 		}
-		addrs, err := i.Addrs()
-		if err != nil {
-			continue // it has none
-		}
+		addrs, _ := i.Addrs() // it may have none
 		for _, a := range addrs {
 			ip, ok := addressOf(a)
 			if !ok || ip.IsUnspecified() || ip.IsMulticast() {
@@ -68,10 +65,7 @@ func networkOf(a net.Addr, ip netip.Addr) netip.Prefix {
 			bits = ones
 		}
 	}
-	p, err := ip.Prefix(bits)
-	if err != nil {
-		return netip.PrefixFrom(ip, ip.BitLen())
-	}
+	p, _ := ip.Prefix(bits) // which are as many as the address has at most
 	return p
 }
 

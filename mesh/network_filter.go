@@ -96,10 +96,7 @@ func (n *filteredNet) Interfaces() ([]*transport.Interface, error) {
 		if n.filter.Interface != nil && !n.filter.Interface(i.Name) {
 			continue
 		}
-		addrs, err := i.Addrs()
-		if err != nil {
-			continue // it has none
-		}
+		addrs, _ := i.Addrs() // it may have none
 		kept := transport.NewInterface(i.Interface)
 		some := false
 		for _, a := range addrs {
@@ -142,10 +139,7 @@ func (n *filteredNet) local(six bool) (net.IP, error) {
 	}
 	var loopback net.IP
 	for _, i := range left {
-		addrs, err := i.Addrs()
-		if err != nil {
-			continue
-		}
+		addrs, _ := i.Addrs()
 		for _, a := range addrs {
 			ip, ok := addressOf(a)
 			switch {

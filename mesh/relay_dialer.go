@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"net"
 	"regexp"
 	"sync"
@@ -29,18 +28,11 @@ type relayDialer struct {
 	conns []net.Conn
 }
 
-// newRelayDialer returns the dialer for a relay, nil for none that is reached
+// newRelayDialer returns the dialer for a relay at a URL, nil for one that is reached
 // by UDP.
-func newRelayDialer(n transport.Net, r *turn.Relay) (*relayDialer, error) {
-	if r == nil {
-		return nil, nil
-	}
-	u, err := resolve.ParseTURN(r.URL)
-	if err != nil {
-		return nil, fmt.Errorf("relay %s %w", resolve.Shown(r.URL), err)
-	}
+func newRelayDialer(n transport.Net, r *turn.Relay, u resolve.Server) *relayDialer {
 	if u.UDP {
-		return nil, nil
+		return nil
 	}
 	d := &relayDialer{net: n}
 	if u.TLS {
@@ -56,7 +48,7 @@ func newRelayDialer(n transport.Net, r *turn.Relay) (*relayDialer, error) {
 		}
 	}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
-	return d, nil
+	return d
 }
 
 // Dial is called by pion, from a goroutine that closing the connection waits for.

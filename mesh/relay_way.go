@@ -67,10 +67,7 @@ func newRelayWay(n transport.Net, r *turn.Relay, at netip.AddrPort) (*relayWay, 
 	if err != nil {
 		return nil, fmt.Errorf("relay %s %w", resolve.Shown(r.URL), err)
 	}
-	dial, err := newRelayDialer(n, r)
-	if err != nil {
-		return nil, err
-	}
+	dial := newRelayDialer(n, r, s)
 	s.Host, s.Port = at.Addr().String(), at.Port()
 	return &relayWay{bufferedNet: bufferedNet{Net: n}, at: at, url: s.String(), dial: dial,
 		wanted: make(chan struct{}), over: make(chan struct{})}, nil

@@ -507,10 +507,7 @@ func (c *webrtcConn) Base() netip.Addr {
 	if err != nil || p == nil || p.Local.Typ != webrtc.ICECandidateTypeHost {
 		return netip.Addr{}
 	}
-	a, err := netip.ParseAddr(p.Local.Address)
-	if err != nil {
-		return netip.Addr{}
-	}
+	a, _ := netip.ParseAddr(p.Local.Address) // the zero Addr of what is none
 	return a
 }
 
@@ -548,18 +545,12 @@ func (c *webrtcConn) waitBelow(ctx context.Context, mark uint64) error {
 func (c *webrtcConn) Queued() uint64 { return c.ch.BufferedAmount() }
 
 func (c *webrtcConn) Packets() (sent, received uint64) {
-	s, ok := c.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePairStats()
-	if !ok {
-		return 0, 0
-	}
+	s, _ := c.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePairStats() // zeros of none
 	return uint64(s.PacketsSent), uint64(s.PacketsReceived)
 }
 
 func (c *webrtcConn) Checks() (answered uint64, rtt time.Duration) {
-	s, ok := c.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePairStats()
-	if !ok {
-		return 0, 0
-	}
+	s, _ := c.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePairStats() // zeros of none
 	return s.ResponsesReceived, seconds(s.CurrentRoundTripTime)
 }
 
