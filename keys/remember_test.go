@@ -318,3 +318,34 @@ func TestOneKeyOneNameComposed(t *testing.T) {
 		t.Errorf("renamed and forgotten: %v", got)
 	}
 }
+
+// TestLearnOvertaken: another process remembers the agent first. With the same key that is
+// as good, with another one the agent has changed its key, and a file that cannot be read
+// is an error.
+func TestLearnOvertaken(t *testing.T) {
+	for name, c := range map[string]struct {
+		text string
+		ok   bool
+		is   any
+	}{
+		"the same key": {Entry{ID: "a", Key: testKey(t, 1)}.String() + "\n", true, nil},
+		"another key":  {Entry{ID: "a", Key: testKey(t, 2)}.String() + "\n", false, new(*KeyChangedError)},
+		"damaged":      {"a\n", false, new(*EntryFileError)},
+	} {
+		dir := t.TempDir()
+		var f *FirstUse
+		var err error
+		f, err = newFirstUse(FirstUseConfig{Path: dir}, func(path string, data []byte, check func(string) error) error {
+			if filepath.Base(path) != probeName {
+				writeFile(t, f.memory.file("a"), c.text)
+			}
+			return createFile(path, data, check)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Learn(t.Context(), claim(t, "a", 1)); (err == nil) != c.ok || c.is != nil && !errors.As(err, c.is) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

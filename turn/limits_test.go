@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -110,4 +111,30 @@ func TestAccountsAreForgotten(t *testing.T) {
 		t.Errorf("%d accounts are kept", len(s.accounts))
 	}
 	s.release(busy)
+}
+
+// TestWorstOfSeveral: of several addresses the error that says most is told, and the others
+// by their texts, with or without a cause.
+func TestWorstOfSeveral(t *testing.T) {
+	at := func(last byte) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, last}) }
+	cause := errors.New("no route")
+	silent, refused := &ProbeError{URL: "turn:r", Kind: ErrUnreachable}, &ProbeError{URL: "turn:r", Kind: ErrCredentials, Err: cause}
+	for i, c := range []struct {
+		failed []verdict
+		want   string
+	}{
+		{[]verdict{{at: at(1), err: silent}}, "turn:r: " + ErrUnreachable.Error()},
+		{[]verdict{{at: at(1), err: silent}, {at: at(2), err: refused}},
+			"turn:r: " + ErrCredentials.Error() + ": 192.0.2.2: no route; 192.0.2.1: " + ErrUnreachable.Error()},
+		{[]verdict{{at: at(1), err: silent}, {at: at(2), err: silent}},
+			"turn:r: " + ErrUnreachable.Error() + ": 192.0.2.1; 192.0.2.2: " + ErrUnreachable.Error()},
+		{[]verdict{{at: at(1), err: refused}, {at: at(2), err: cause}}, "turn:r: " + ErrCredentials.Error() + ": 192.0.2.1: no route; 192.0.2.2: no route"},
+	} {
+		if err := worst(c.failed); err.Error() != c.want {
+			t.Errorf("%d: %v", i, err)
+		}
+	}
+	if err := worst([]verdict{{at: at(1), err: silent}, {at: at(2), err: refused}}); !errors.Is(err, cause) || !errors.Is(err, ErrCredentials) || refused.Err != cause {
+		t.Errorf("%v does not match its cause, or has changed it", err)
+	}
 }
