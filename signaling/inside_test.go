@@ -194,3 +194,173 @@ func TestServerNameLimit(t *testing.T) {
 		t.Error("a ConfigError hides its cause")
 	}
 }
+
+// TestMessageLimits: each message may be as large as its limits say, and no larger.
+func TestMessageLimits(t *testing.T) {
+	id := fixedIdentity(t, "agent-a", 1)
+	agent := presentAgent{Agent: "agent-a", Key: id.PublicKey().Bytes()}
+	agents := func(n int) []presentAgent {
+		list := make([]presentAgent, n)
+		for i := range list {
+			list[i] = agent
+		}
+		return list
+	}
+	register := func(change func(m *registerMsg)) *registerMsg {
+		m := &registerMsg{Version: version, Type: typeRegister, Mesh: "m", Agent: "agent-a", Key: agent.Key, Instance: Instance{1},
+			Server: "s1", Signature: make([]byte, 64)}
+		change(m)
+		return m
+	}
+	welcome := func(change func(m *welcomeMsg)) *welcomeMsg {
+		m := &welcomeMsg{Version: version, Type: typeWelcome, MaxEnvelope: 1, Idle: 1, Rate: 1, Burst: 1, Time: 1}
+		change(m)
+		return m
+	}
+	type checked interface{ check() error }
+	for name, c := range map[string]struct {
+		m  checked
+		ok bool
+	}{
+		"register":                     {register(func(*registerMsg) {}), true},
+		"register yields":              {register(func(m *registerMsg) { m.Yield = 1 }), true},
+		"register yields twice":        {register(func(m *registerMsg) { m.Yield = 2 }), false},
+		"register, short key":          {register(func(m *registerMsg) { m.Key = m.Key[1:] }), false},
+		"register, short signature":    {register(func(m *registerMsg) { m.Signature = m.Signature[1:] }), false},
+		"register, no instance":        {register(func(m *registerMsg) { m.Instance = Instance{} }), false},
+		"register, no server":          {register(func(m *registerMsg) { m.Server = "" }), false},
+		"register, server in capitals": {register(func(m *registerMsg) { m.Server = "S1" }), false},
+		"register, server not ASCII":   {register(func(m *registerMsg) { m.Server = "s\u00e9" }), false},
+		"register, longest server":     {register(func(m *registerMsg) { m.Server = strings.Repeat("a", MaxServerName) }), true},
+		"register, longer server":      {register(func(m *registerMsg) { m.Server = strings.Repeat("a", MaxServerName+1) }), false},
+		"register, no mesh":            {register(func(m *registerMsg) { m.Mesh = "" }), false},
+		"register, no agent":           {register(func(m *registerMsg) { m.Agent = "" }), false},
+		"welcome":                      {welcome(func(*welcomeMsg) {}), true},
+		"welcome, most": {welcome(func(m *welcomeMsg) {
+			m.MaxEnvelope, m.Idle, m.Rate, m.Burst, m.Time = MaxEnvelope, 86_400_000, maxRate, maxRate, maxTime
+		}), true},
+		"welcome, no envelope":      {welcome(func(m *welcomeMsg) { m.MaxEnvelope = 0 }), false},
+		"welcome, larger envelope":  {welcome(func(m *welcomeMsg) { m.MaxEnvelope = MaxEnvelope + 1 }), false},
+		"welcome, no idle time":     {welcome(func(m *welcomeMsg) { m.Idle = 0 }), false},
+		"welcome, longer idle time": {welcome(func(m *welcomeMsg) { m.Idle = 86_400_001 }), false},
+		"welcome, no rate":          {welcome(func(m *welcomeMsg) { m.Rate = 0 }), false},
+		"welcome, more rate":        {welcome(func(m *welcomeMsg) { m.Rate = maxRate + 1 }), false},
+		"welcome, no burst":         {welcome(func(m *welcomeMsg) { m.Burst = 0 }), false},
+		"welcome, more burst":       {welcome(func(m *welcomeMsg) { m.Burst = maxRate + 1 }), false},
+		"welcome, no time":          {welcome(func(m *welcomeMsg) { m.Time = 0 }), false},
+		"welcome, later time":       {welcome(func(m *welcomeMsg) { m.Time = maxTime + 1 }), false},
+		"envelope":                  {&envelopeMsg{Envelope: []byte{1}}, true},
+		"envelope, empty":           {&envelopeMsg{}, false},
+		"presence":                  {&presenceMsg{Change: joined, Agents: agents(1)}, true},
+		"presence, most":            {&presenceMsg{Change: left, Agents: agents(MaxPresenceBatch)}, true},
+		"presence, more":            {&presenceMsg{Change: left, Agents: agents(MaxPresenceBatch + 1)}, false},
+		"presence of nobody":        {&presenceMsg{Change: joined}, false},
+		"presence, no change":       {&presenceMsg{Change: 0, Agents: agents(1)}, joined == 0 || left == 0},
+		"presence, another change":  {&presenceMsg{Change: 7, Agents: agents(1)}, false},
+		"presence, bad agent":       {&presenceMsg{Change: joined, Agents: []presentAgent{{Agent: "", Key: agent.Key}}}, false},
+		"presence, short key":       {&presenceMsg{Change: joined, Agents: []presentAgent{{Agent: "a", Key: agent.Key[1:]}}}, false},
+		"notice":                    {&noticeMsg{Code: 1}, true},
+		"notice, most":              {&noticeMsg{Code: 255, Text: strings.Repeat("x", MaxNoticeText)}, true},
+		"notice, no code":           {&noticeMsg{}, false},
+		"notice, larger code":       {&noticeMsg{Code: 256}, false},
+		"notice, longer text":       {&noticeMsg{Code: 1, Text: strings.Repeat("x", MaxNoticeText+1)}, false},
+	} {
+		if err := c.m.check(); (err == nil) != c.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestServerLimitsAtBothEnds: each limit may be as low and as high as it is documented.
+func TestServerLimitsAtBothEnds(t *testing.T) {
+	for name, c := range map[string]struct {
+		set       func(l *ServerLimits, v int)
+		low, high int
+	}{
+		"Connections": {func(l *ServerLimits, v int) { l.Connections = v }, 1, 10_000_000},
+		"Envelope":    {func(l *ServerLimits, v int) { l.Envelope = v }, 1024, MaxEnvelope},
+		"Rate":        {func(l *ServerLimits, v int) { l.Rate = v }, 1, maxRate},
+		"Burst":       {func(l *ServerLimits, v int) { l.Burst = v }, 1, maxRate},
+		"Queue":       {func(l *ServerLimits, v int) { l.Queue = v }, 16, 1_000_000},
+	} {
+		for v, ok := range map[int]bool{c.low: true, c.high: true, c.high + 1: false, -1: false, c.low - 1: c.low == 1} {
+			var l ServerLimits
+			c.set(&l, v)
+			_, err := l.withDefaults()
+			var ce *ConfigError
+			if (err == nil) != ok || err != nil && (!errors.As(err, &ce) || ce.Field != "Limits."+name) {
+				t.Errorf("%s %d: %v", name, v, err)
+			}
+		}
+	}
+	for name, set := range map[string]func(l *ServerLimits){
+		"Handshake": func(l *ServerLimits) { l.Handshake = -1 },
+		"Idle":      func(l *ServerLimits) { l.Idle = -1 },
+		"Write":     func(l *ServerLimits) { l.Write = -1 },
+	} {
+		var l ServerLimits
+		set(&l)
+		var ce *ConfigError
+		if _, err := l.withDefaults(); !errors.As(err, &ce) || ce.Field != "Limits."+name {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestOutboxIsFull: so many items, and so many bytes, and not one more.
+func TestOutboxIsFull(t *testing.T) {
+	for _, c := range []struct{ items, size, fits int }{{3, 1, 3}, {100, outboxBytes / 4, 4}, {100, outboxBytes/4 + 1, 3}} {
+		o := newOutbox(c.items)
+		n := 0
+		for n <= c.items && o.push(make([]byte, c.size)) {
+			n++
+		}
+		if n != c.fits {
+			t.Errorf("%d items of %d bytes in an outbox for %d", n, c.size, c.items)
+		}
+	}
+}
+
+// TestPlacesOfConnections: connections that are being opened count like those that are.
+func TestPlacesOfConnections(t *testing.T) {
+	s, err := NewServer(ServerConfig{Limits: ServerLimits{Connections: 3}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := new(conn), new(conn)
+	for _, c := range []*conn{a, b} {
+		if err := errors.Join(s.open(), s.opened(c)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.open(); err != nil {
+		t.Errorf("the third: %v", err)
+	}
+	if err := s.open(); err != errFull {
+		t.Errorf("the fourth: %v", err)
+	}
+	s.forget(a)
+	if err := s.open(); err != nil {
+		t.Errorf("in place of one that ended: %v", err)
+	}
+	if err := s.opened(nil); err != nil {
+		t.Error(err)
+	}
+	s.mu.Lock()
+	s.draining = true
+	s.mu.Unlock()
+	if err := s.opened(new(conn)); err != errDrainingNow || len(s.conns) != 1 {
+		t.Errorf("while the server drains: %v, %d connections", err, len(s.conns))
+	}
+	if err := s.open(); err != errDrainingNow {
+		t.Errorf("while the server drains: %v", err)
+	}
+	s.mu.Lock()
+	s.conns = map[*conn]struct{}{}
+	s.draining = false
+	s.mu.Unlock()
+	s.wg.Add(-4)
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}

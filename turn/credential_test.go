@@ -74,6 +74,7 @@ func TestUsernameEnd(t *testing.T) {
 	for name, want := range map[string]int64{
 		"1700000000:alice": 1700000000, "alice:1700000000": 1700000000, "1700000000": 1700000000,
 		"alice": 0, "4711": 0, "": 0, ":": 0, "99999999999:alice": 0, "-1700000000": 0,
+		"500000000": 0, "500000001": 500000001, "3999999999": 3999999999, "4000000000": 0, "a:1:1700000000": 1700000000,
 	} {
 		got := usernameEnd(name)
 		if want == 0 && !got.IsZero() || want != 0 && got.Unix() != want {

@@ -43,7 +43,8 @@
 // # Speed
 //
 // First each test runs alone with coverage, so that a changed line only meets the tests that
-// reach it, quick ones first, until one fails. For mesh those of mesh/meshtest come last.
+// reach it, quick ones first, until one fails. Those of mesh/meshtest and
+// signaling/signalingtest come last.
 // A test run that takes much longer than it should, or much memory, has noticed. This needs a POSIX
 // shell and the command timeout of coreutils.
 package main

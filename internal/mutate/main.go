@@ -52,7 +52,7 @@ func main() {
 }
 
 // alsoTested are directories whose tests are tests of another package.
-var alsoTested = map[string][]string{"mesh": {"mesh/meshtest"}}
+var alsoTested = map[string][]string{"mesh": {"mesh/meshtest"}, "signaling": {"signaling/signalingtest"}}
 
 // errTooFew says that the tests notice less than they should.
 var errTooFew = errors.New("too few changes are noticed")
