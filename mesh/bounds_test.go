@@ -3,6 +3,7 @@ package mesh
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -34,6 +35,17 @@ func madeKeys(t *testing.T, n int) []keys.PublicKey {
 		made[i] = k
 	}
 	return made
+}
+
+// keyOfNobody is a key of which nobody has the private half.
+func keyOfNobody() keys.PublicKey {
+	b := make([]byte, ed25519.PublicKeySize)
+	for {
+		rand.Read(b) // never fails
+		if k, err := keys.PublicKeyFrom(b); err == nil {
+			return k
+		}
+	}
 }
 
 // TestReplayMemoryOfKeys: the memory holds so many keys. What is stale by its time makes
