@@ -163,7 +163,11 @@ func TestOtherFormats(t *testing.T) {
 	if _, err := decodeRecord(changed, "agent-a", "agent-b"); !errors.Is(err, ErrProtocol) || !strings.Contains(err.Error(), "flow 1") {
 		t.Errorf("record of flow 1: %v", err)
 	}
-	for _, level := range []int{math.MinInt32, math.MaxInt32, math.MinInt32 - 1, math.MaxInt32 + 1} {
+	for _, n := range []int64{math.MinInt32, math.MaxInt32, math.MinInt32 - 1, math.MaxInt32 + 1} {
+		level := int(n)
+		if int64(level) != n {
+			continue // an int has 32 bits here
+		}
 		m := m
 		m.Level = level
 		got, err := decodeRecord(encodeRecord(&m), "agent-a", "agent-b")
@@ -339,6 +343,24 @@ func TestManyFields(t *testing.T) {
 		_, err = m.prepare(t.Context(), "agent-a", "agent-b", time.Now(), nil)
 		if more == 0 && err != nil || more == 1 && (!errors.As(err, &me) || me.Field != "citation_ids") {
 			t.Errorf("a citation of %d bytes: %v", maxCitationLen+more, err)
+		}
+	}
+}
+
+// TestPrintable: what a stranger wrote is shown as printable ASCII, and no more than a little of it.
+func TestPrintable(t *testing.T) {
+	for c := range 256 {
+		want := "?"
+		if c >= ' ' && c <= '~' {
+			want = string(rune(c))
+		}
+		if got := printable(string([]byte{byte(c)})); got != want {
+			t.Errorf("%#x is shown as %q", c, got)
+		}
+	}
+	for n, want := range map[int]int{0: 0, maxHelloText: maxHelloText, maxHelloText + 1: maxHelloText} {
+		if got := safeText(strings.Repeat("x", n)); len(got) != want {
+			t.Errorf("%d characters are shown as %d", n, len(got))
 		}
 	}
 }

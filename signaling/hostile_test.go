@@ -328,3 +328,36 @@ func TestBrokerTellsOnce(t *testing.T) {
 		t.Errorf("Forward after Close: %v", err)
 	}
 }
+
+// TestConnectionEndsWithoutAWord: a connection that breaks has a reason, too.
+func TestConnectionEndsWithoutAWord(t *testing.T) {
+	inWorld(t, func(w *world) {
+		s := w.serve("s1", signaling.ServerConfig{})
+		a := w.client("agent-a", "ws://s1/").ready()
+		s.listener.Close()
+		w.net.Reset("s1")
+		settle()
+		downs := a.events(signaling.EventDown)
+		if len(downs) != 1 || downs[0].Err == nil || a.Servers()[0].Err == nil {
+			t.Errorf("%+v, %+v", downs, a.Servers())
+		}
+	})
+}
+
+// TestSilenceAfterAnEvent: a server that falls silent right after something came from it
+// is given up like any other.
+func TestSilenceAfterAnEvent(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.serve("s1", signaling.ServerConfig{})
+		a := w.client("agent-a", "ws://s1/").ready()
+		b := w.client("agent-b", "ws://s1/").ready()
+		b.send("agent-a", "hello", nil)
+		want(t, "a got", a.bodies(), "hello")
+		w.net.Stall("s1")
+		time.Sleep(3 * time.Minute)
+		settle()
+		if a.state(0) == signaling.StateOpen || len(a.events(signaling.EventDown)) == 0 {
+			t.Errorf("after three minutes of silence: %+v", a.Servers())
+		}
+	})
+}

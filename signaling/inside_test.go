@@ -364,3 +364,27 @@ func TestPlacesOfConnections(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestCut: a text is cut between characters, to no more than its limit.
+func TestCut(t *testing.T) {
+	for _, c := range []struct {
+		in   string
+		n    int
+		want string
+	}{
+		{"", 0, ""}, {"abc", 3, "abc"}, {"abc", 4, "abc"}, {"abc", 2, "ab"}, {"abc", 0, ""},
+		{"aé", 2, "a"}, {"aé", 3, "aé"}, {"é", 1, ""}, {"a€", 3, "a"}, {"a€b", 4, "a€"},
+	} {
+		if got := cut(c.in, c.n); got != c.want {
+			t.Errorf("%q to %d bytes: %q", c.in, c.n, got)
+		}
+	}
+	n := Notice{Code: CodeProtocol, Text: strings.Repeat("x", MaxNoticeText)}
+	for _, text := range []string{n.Text, n.Text + "y"} {
+		n.Text = text
+		m, err := decodeMessage(n.encode())
+		if err != nil || m.(*noticeMsg).Text != strings.Repeat("x", MaxNoticeText) {
+			t.Errorf("%d bytes: %v", len(text), err)
+		}
+	}
+}

@@ -99,3 +99,35 @@ func TestGrants(t *testing.T) {
 		t.Error("no room although a channel was given back")
 	}
 }
+
+// TestProbeIsDue: the next probe of a relay comes after its pause, when what holds it back
+// is over, or at once where this credential was never tried.
+func TestProbeIsDue(t *testing.T) {
+	began := time.Unix(1e9, 0)
+	m := func(change func(m *member)) *member {
+		m := &member{began: began, probed: 3}
+		m.renewal.version = 3
+		change(m)
+		return m
+	}
+	every := 10 * time.Second
+	pause := m(func(*member) {}).breaker.pause(every, false, false)
+	for name, c := range map[string]struct {
+		m    *member
+		want time.Time
+	}{
+		"after its pause":       {m(func(*member) {}), began.Add(pause)},
+		"held back":             {m(func(m *member) { m.hold = began.Add(time.Hour) }), began.Add(time.Hour)},
+		"no longer held back":   {m(func(m *member) { m.hold = began }), began.Add(pause)},
+		"never":                 {m(func(m *member) { m.began = time.Time{} }), time.Time{}},
+		"with a newer password": {m(func(m *member) { m.renewal.version = 4 }), began},
+		"with a later pause":    {m(func(m *member) { m.spread = 1 }), began.Add(spreadBy(pause, 1))},
+	} {
+		if got := c.m.due(every, false); !got.Equal(c.want) {
+			t.Errorf("%s: %v after it began", name, got.Sub(began))
+		}
+	}
+	if pause <= 0 {
+		t.Errorf("the pause is %v", pause)
+	}
+}
