@@ -8,7 +8,6 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
-	"math/big"
 	"time"
 )
 
@@ -58,14 +57,7 @@ func newCertificate(now time.Time) (*Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	// 1 to 2^127: positive and at most 20 octets (RFC 5280 §4.1.2.2).
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
-	if err != nil {
-		return nil, err
-	}
-	serial.Add(serial, big.NewInt(1))
-	template := &x509.Certificate{
-		SerialNumber:          serial,
+	template := &x509.Certificate{ // without a serial number it gets one as RFC 5280 §4.1.2.2 has it
 		Subject:               pkix.Name{CommonName: "WebRTC"},
 		NotBefore:             now.Add(-CertificateSkew),
 		NotAfter:              now.Add(CertificateLifetime),

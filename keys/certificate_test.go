@@ -28,7 +28,7 @@ func TestNewCertificate(t *testing.T) {
 	if !c.Leaf.NotBefore.Equal(epoch.Add(-time.Hour)) || !c.Leaf.NotAfter.Equal(epoch.Add(30*24*time.Hour)) {
 		t.Errorf("valid from %v to %v", c.Leaf.NotBefore, c.Leaf.NotAfter)
 	}
-	if c.Leaf.SerialNumber.Sign() <= 0 || c.Leaf.SerialNumber.BitLen() > 128 {
+	if c.Leaf.SerialNumber.Sign() <= 0 || c.Leaf.SerialNumber.BitLen() > 159 {
 		t.Errorf("serial number %v", c.Leaf.SerialNumber)
 	}
 	if c.Fingerprint() != FingerprintOf(c.Leaf.Raw) {

@@ -47,11 +47,10 @@ func Generate(id string) (*Identity, error) {
 	if err := CheckAgentID(id); err != nil {
 		return nil, wrap(op, err)
 	}
-	_, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return nil, wrap(op, err)
-	}
-	i, err := newIdentity(id, private)
+	seed := make([]byte, ed25519.SeedSize)
+	defer clear(seed)
+	rand.Read(seed) // never fails
+	i, err := newIdentity(id, ed25519.NewKeyFromSeed(seed))
 	return i, wrap(op, err)
 }
 

@@ -121,10 +121,9 @@ func LoadOrGenerate(path, id string) (*Identity, error) {
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return i, wrap(op, err)
 	}
-	if i, err = Generate(id); err != nil {
-		return nil, wrap(op, err)
+	if i, err = Generate(id); err == nil {
+		err = i.save(path)
 	}
-	err = i.save(path)
 	if errors.Is(err, fs.ErrExist) {
 		// Somebody else was faster. Their file is complete, since it was linked into place.
 		i, err = load(path, id)

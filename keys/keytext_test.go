@@ -62,6 +62,14 @@ func TestFoundInKeyFiles(t *testing.T) {
 	}
 	rsaInfo, _ := hex.DecodeString("3017" + "020100" + "300d06092a864886f70d0101010500" + "0403020100")
 	pkcs1, _ := hex.DecodeString("3009" + "020100" + "020103" + "020105")
+	// of is PKCS #8 whose algorithm is the given DER in hexadecimal digits.
+	of := func(algorithm string) string {
+		der, err := hex.DecodeString("020100" + algorithm + "040100")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return encode(keyBlock, append([]byte{0x30, byte(len(der))}, der...))
+	}
 
 	for name, tt := range map[string]struct{ text, found string }{
 		"empty":               {"", "nothing"},
@@ -91,6 +99,22 @@ func TestFoundInKeyFiles(t *testing.T) {
 		"RSA in PKCS 8":       {encode(keyBlock, rsaInfo), "an RSA key"},
 		"ECDSA in PKCS 8":     {string(readFile(t, "testdata/p256.pem")), "an EC (elliptic curve) key"},
 		"X25519":              {encode(keyBlock, xDER), "an X25519 key, which cannot sign"},
+		"RSA-PSS":             {of("300b06092a864886f70d01010a"), "an RSA-PSS key"},
+		"DSA":                 {of("300906072a8648ce380401"), "a DSA key"},
+		"X448":                {of("300506032b656f"), "an X448 key, which cannot sign"},
+		"Ed448":               {of("300506032b6571"), "an Ed448 key"},
+		"unknown algorithm":   {of("300506032b6501"), "a key of the algorithm 1.3.101.1"},
+		"no algorithm":        {of("0500"), "DER that is no PKCS #8 key"},
+		"empty algorithm":     {of("3000"), "DER that is no PKCS #8 key"},
+		"version alone":       {encode(keyBlock, []byte("\x30\x03\x02\x01\x00")), "DER that is no PKCS #8 key"},
+		"label with dashes":   {encode(keyBlock+"-----X", block.Bytes), "a damaged PEM block"},
+		"mark of UTF-16":      {"\xff\xfe", "UTF-16 text"},
+		"one letter":          {"a\x00", "UTF-16 text"},
+		"one letter, big":     {"\x00a", "UTF-16 text"},
+		"a space":             {" \x00", "binary data"},
+		"one byte":            {"\xff", "binary data"},
+		"some hex":            {"0f0f", "hexadecimal digits"},
+		"key in hex":          {hex.EncodeToString(block.Bytes[16:]) + hex.EncodeToString(block.Bytes[16:]), "hexadecimal digits of the size of a bare key"},
 		"SEC 1 mislabelled":   {encode(keyBlock, sec1), "an EC (elliptic curve) key, SEC 1, under the label of PKCS #8"},
 		"PKCS 1 mislabelled":  {encode(keyBlock, pkcs1), "an RSA key, PKCS #1, under the label of PKCS #8"},
 		"cert mislabelled":    {encode(keyBlock, cert.Leaf.Raw), "DER that is no PKCS #8 key of version 0 or 1"},

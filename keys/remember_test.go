@@ -46,6 +46,22 @@ func TestCannotRemember(t *testing.T) {
 	if names := list(t, dir); len(names) > 0 {
 		t.Errorf("files %v", names)
 	}
+	// A name that leads nowhere, and a disk that fills up between the probe and its end.
+	nowhere := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink("nothing", nowhere); err == nil {
+		if _, err := NewFirstUse(FirstUseConfig{Path: nowhere}); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("a link that leads nowhere: %v", err)
+		}
+	}
+	stays := t.TempDir()
+	if _, err := newFirstUse(FirstUseConfig{Path: stays}, func(path string, _ []byte, _ func(string) error) error {
+		return os.MkdirAll(filepath.Join(path, "a"), 0o700)
+	}); !errors.As(err, &e) || e.Path != stays {
+		t.Errorf("the probe stays: %v", err)
+	}
+	if got := cause(fmt.Errorf("%w: %w", errNoLinks, &fs.PathError{Op: "link", Path: "p", Err: errReadOnly})); !errors.Is(got, errNoLinks) {
+		t.Errorf("no links: %v", got)
+	}
 	// Other processes that find out, or tidy up, at the same time are no fault.
 	writeFile(t, filepath.Join(dir, probeName), "#\n")
 	newTestFirstUse(t, dir)
