@@ -225,9 +225,7 @@ func (l *link) serve(conn *clientConn, renewed <-chan struct{}) error {
 	})
 	err := conn.read(ctx)
 	cancel(err)
-	if cause := context.Cause(ctx); cause != nil {
-		err = cause // what made the read fail, if it was us
-	}
+	err = context.Cause(ctx) // what made the read fail, if it was us
 	close(conn.done)
 	conn.ws.CloseNow()
 	wg.Wait()

@@ -93,10 +93,8 @@ func (l *link) run() {
 		var theirs *VersionError
 		switch {
 		case errors.Is(err, errSpare):
-			continue
 		case errors.Is(err, errRefresh):
 			delays.Reset() // what failed before is no guide to this network
-			continue
 		case errors.Is(err, ErrReplaced):
 			// Another process has this key. Coming back without yielding would
 			// throw it out in turn, for ever.

@@ -10,6 +10,8 @@ type (
 	WelcomeMsg   = welcomeMsg
 	EnvelopeMsg  = envelopeMsg
 	NoticeMsg    = noticeMsg
+	PresenceMsg  = presenceMsg
+	MemberMsg    = presentAgent
 )
 
 var (

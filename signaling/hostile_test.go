@@ -97,6 +97,10 @@ func TestClientOutOfTurn(t *testing.T) {
 		"an envelope": func(*raw, *signaling.RegisterMsg) []byte {
 			return signaling.EncodeEnvelopeMsg([]byte("x"))
 		},
+		"a weak key": func(_ *raw, m *signaling.RegisterMsg) []byte { // the neutral element
+			m.Key = append([]byte{1}, make([]byte, 31)...)
+			return signaling.Encode(m)
+		},
 		"a short key": func(_ *raw, m *signaling.RegisterMsg) []byte {
 			m.Key = m.Key[:31]
 			return signaling.Encode(m)

@@ -51,6 +51,7 @@ func TestTargetErrors(t *testing.T) {
 		"ws://\u202e.example/?s3cret": "not an internationalised name",
 		"ws://[s1]/":                  "not a URL",
 		"ws://" + strings.Repeat("s", MaxServerName+1): "more than 260",
+		"ws://" + strings.Repeat("ä.", 80) + "de":      "a host of 642 bytes, more than 260",
 	} {
 		_, err := parseTargets([]string{"ws://ok/", in})
 		var ce *ConfigError
