@@ -34,9 +34,6 @@ func (a *attempt) options(ctx context.Context) (connOptions, error) {
 		o.relayOnly = true // the direct path is another session's
 	case a.why == ReasonStandby:
 		a.relay = a.besideRelay(ctx)
-		if a.relay == nil && o.relayOnly {
-			return o, errNoRelay
-		}
 	default:
 		ranked = a.peer.node.rank(ctx)
 		a.relay = choose(ranked, a.theirRelay, a.shunned)
