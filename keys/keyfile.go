@@ -118,15 +118,14 @@ func checkWritten(path, written string, i Identity) error {
 func LoadOrGenerate(path, id string) (*Identity, error) {
 	const op = "load or generate identity"
 	i, err := load(path, id)
-	if err == nil || !errors.Is(err, fs.ErrNotExist) {
-		return i, wrap(op, err)
-	}
-	if i, err = Generate(id); err == nil {
-		err = i.save(path)
-	}
-	if errors.Is(err, fs.ErrExist) {
-		// Somebody else was faster. Their file is complete, since it was linked into place.
-		i, err = load(path, id)
+	if errors.Is(err, fs.ErrNotExist) {
+		if i, err = Generate(id); err == nil {
+			err = i.save(path)
+		}
+		if errors.Is(err, fs.ErrExist) {
+			// Somebody else was faster. Their file is complete, since it was linked into place.
+			i, err = load(path, id)
+		}
 	}
 	if err != nil {
 		return nil, wrap(op, err)

@@ -35,7 +35,7 @@
 //     metrics or witness is used, and the methods of a type named observer;
 //   - the arguments of make, which are sizes; of panic, which speaks of our own mistakes; and of what
 //     packages fmt and errors have, which are texts;
-//   - removing the Stop of a timer and deferred cancel functions, which only free memory early.
+//   - removing a deferred Stop of a timer, cancel function or clear, which only free memory early, or wipe it.
 //
 // A change that does not compile is none: go/types looks before anything is
 // built. What changes nothing that anybody could see is for a reader to recognise among the survivors.

@@ -117,8 +117,11 @@ func (w *finder) texts(c *ast.CallExpr) bool {
 	return false
 }
 
-// freesOnly says whether a deferred call does nothing but free memory early.
+// freesOnly says whether a deferred call does nothing but free memory early, or wipe it.
 func (w *finder) freesOnly(c *ast.CallExpr) bool {
+	if w.builtin(c.Fun, "clear") {
+		return true
+	}
 	if t := w.s.info.Types[c.Fun].Type; t != nil && t.String() == "context.CancelFunc" {
 		return true
 	}
