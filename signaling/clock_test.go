@@ -80,6 +80,9 @@ func TestRefusedByTheClock(t *testing.T) {
 				t.Errorf("%v is not named: %v", at, err)
 			}
 		}
+		if !strings.Contains(err.Error(), "refuses, by the time,") {
+			t.Errorf("the time is not the reason: %v", err)
+		}
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 )
 
 func TestTarget(t *testing.T) {
+	longest := strings.Repeat("s.", MaxServerName/2-1) + "ss"
 	for in, want := range map[string]target{
 		"wss://S1.Example/":          {"wss://S1.Example/", "wss://S1.Example/", "s1.example"},
 		"http://s1":                  {"ws://s1", "ws://s1", "s1"},
@@ -16,6 +17,7 @@ func TestTarget(t *testing.T) {
 		"ws://[fe80::1%25eth0]:81/":  {"ws://[fe80::1%25eth0]:81/", "ws://[fe80::1%25eth0]:81/", "[fe80::1]:81"},
 		"wss://bücher.example/":      {"wss://xn--bcher-kva.example/", "wss://xn--bcher-kva.example/", "xn--bcher-kva.example"},
 		"ws://s1:65535":              {"ws://s1:65535", "ws://s1:65535", "s1:65535"},
+		"ws://" + longest:            {"ws://" + longest, "ws://" + longest, longest},
 	} {
 		got, _, err := parseTarget(in)
 		if err != nil || got != want {

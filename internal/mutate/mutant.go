@@ -17,6 +17,7 @@ type mutant struct {
 	inside   bool   // of a function
 	line     int
 	column   int
+	runs     position // where coverage says whether it runs
 }
 
 // text is the changed file.

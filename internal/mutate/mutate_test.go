@@ -178,6 +178,77 @@ func TestParseProfile(t *testing.T) {
 	}
 }
 
+// TestWhatRuns: a change is tried with the tests that run its statement, as coverage counts it.
+func TestWhatRuns(t *testing.T) {
+	s := loaded(t, `package p
+
+func f(x int, c chan int) int {
+	switch {
+	case x > 1:
+		return 11
+	case x > 2:
+		return 12
+	}
+	select {
+	case c <- x + 3:
+		return 13
+	default:
+	}
+	if x > 4 {
+		return 14
+	} else if x > 5 {
+		return 15
+	}
+	g(func() int { return 16 }, x+6)
+	return 17
+}
+
+func g(func() int, int) {}
+`)
+	// The blocks of f, by their places, as the go command's cover has them.
+	blocks := map[string]block{
+		"start":     {position{3, 31}, position{4, 9}},
+		"case 11":   {position{5, 13}, position{6, 12}},
+		"case 12":   {position{7, 13}, position{8, 12}},
+		"select":    {position{10, 2}, position{10, 9}},
+		"case 13":   {position{11, 18}, position{12, 12}},
+		"default":   {position{13, 10}, position{13, 10}},
+		"if":        {position{15, 2}, position{15, 11}},
+		"then":      {position{15, 11}, position{17, 3}},
+		"else":      {position{17, 9}, position{17, 18}},
+		"else then": {position{17, 18}, position{19, 3}},
+		"call":      {position{20, 2}, position{20, 15}},
+		"literal":   {position{20, 15}, position{20, 27}},
+		"end":       {position{21, 2}, position{21, 11}},
+	}
+	u := &suite{blocks: map[string][]block{}}
+	for name, b := range blocks {
+		u.blocks["p/p.go"] = append(u.blocks["p/p.go"], b)
+		u.tests = append(u.tests, test{name: name, reaches: map[string][]block{"p/p.go": {b}}})
+	}
+	want := map[string]string{
+		"1": "start", "2": "start", "3": "select", "4": "if", "5": "else", "6": "call",
+		"11": "case 11", "12": "case 12", "13": "case 13", "14": "then", "15": "else then", "16": "literal", "17": "end",
+	}
+	for _, m := range s.mutants() {
+		number := string(m.file.text[m.from:m.to])
+		if m.operator != "number" {
+			continue
+		}
+		var got []string
+		for _, t := range u.reaching(m) {
+			got = append(got, t.name)
+		}
+		if !slices.Equal(got, []string{want[number]}) {
+			t.Errorf("%s is reached by %q, want %q", m, got, want[number])
+		}
+		delete(want, number)
+	}
+	if len(want) > 0 {
+		t.Errorf("not changed: %v", want)
+	}
+}
+
 func TestBatches(t *testing.T) {
 	var tests []test
 	for i := range 12 {

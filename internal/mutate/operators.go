@@ -32,7 +32,7 @@ type finder struct {
 	s     *source
 	f     *file
 	found []mutant
-	stack []ast.Node
+	stack []ast.Node // what is looked at, and above it what it stands in
 }
 
 // mutants are all changes of the package, in the order of its files. Not all of them compile.
@@ -57,6 +57,7 @@ func (w *finder) visit(n ast.Node) bool {
 	if w.leftOut(n) {
 		return false
 	}
+	w.stack = append(w.stack, n)
 	switch n := n.(type) {
 	case *ast.FuncDecl:
 		w.empty(n)
@@ -92,16 +93,47 @@ func (w *finder) visit(n ast.Node) bool {
 	case *ast.Ident:
 		w.truth(n)
 	}
-	w.stack = append(w.stack, n)
 	return true
 }
 
-// parent is the node n steps above the one that is looked at.
+// parent is the node in which that stands which is looked at, for 0, or one above it.
 func (w *finder) parent(n int) ast.Node {
-	if len(w.stack) <= n {
+	if len(w.stack) <= n+1 {
 		return nil
 	}
-	return w.stack[len(w.stack)-1-n]
+	return w.stack[len(w.stack)-2-n]
+}
+
+// begins is where the innermost statement of a list begins that holds what is looked at,
+// or no place. Coverage counts those: what chooses between cases runs when their switch does, and
+// what stands behind a function literal when the literal's statement does.
+func (w *finder) begins() token.Pos {
+	for i := len(w.stack) - 1; i > 0; i-- {
+		n := w.stack[i]
+		switch n.(type) {
+		case *ast.FuncDecl, *ast.FuncLit:
+			return token.NoPos
+		case *ast.CaseClause, *ast.CommClause:
+			continue // of the list of a switch or select
+		}
+		switch in := w.stack[i-1].(type) {
+		case *ast.BlockStmt:
+			return n.Pos()
+		case *ast.IfStmt:
+			if in.Else == n {
+				return n.Pos()
+			}
+		case *ast.CaseClause:
+			if !slices.ContainsFunc(in.List, func(e ast.Expr) bool { return e == n }) {
+				return n.Pos()
+			}
+		case *ast.CommClause:
+			if in.Comm != n {
+				return n.Pos()
+			}
+		}
+	}
+	return token.NoPos
 }
 
 func (w *finder) source(n ast.Node) string {
@@ -110,8 +142,13 @@ func (w *finder) source(n ast.Node) string {
 
 func (w *finder) add(operator string, from, to token.Pos, with string) {
 	at := w.s.fset.Position(from)
+	runs := at
+	if s := w.begins(); s.IsValid() {
+		runs = w.s.fset.Position(s)
+	}
 	w.found = append(w.found, mutant{source: w.s, file: w.f, operator: operator, inside: w.inside(),
-		from: at.Offset, to: w.s.fset.Position(to).Offset, with: with, line: at.Line, column: at.Column})
+		from: at.Offset, to: w.s.fset.Position(to).Offset, with: with, line: at.Line, column: at.Column,
+		runs: position{runs.Line, runs.Column}})
 }
 
 // inside says whether what is looked at is part of a function.

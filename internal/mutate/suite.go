@@ -195,12 +195,11 @@ func (u *suite) reaching(m mutant) []test {
 	return reach
 }
 
-// block is the stretch of code with the change: the last that begins before it,
-// because what chooses between cases is in none.
+// block is the stretch of code with the change: the last that begins before its statement
+// does.
 func (u *suite) block(m mutant) (last block, known bool) {
-	at := position{m.line, m.column}
 	for _, b := range u.blocks[m.file.name] {
-		if m.inside && !at.before(b.from) && (!known || !b.from.before(last.from)) {
+		if m.inside && !m.runs.before(b.from) && (!known || !b.from.before(last.from)) {
 			last, known = b, true
 		}
 	}
