@@ -215,10 +215,10 @@ func g(func() int, int) {}
 		"default":   {position{13, 10}, position{13, 10}},
 		"if":        {position{15, 2}, position{15, 11}},
 		"then":      {position{15, 11}, position{17, 3}},
-		"else":      {position{17, 9}, position{17, 18}},
+		"else":      {position{17, 8}, position{17, 18}},
 		"else then": {position{17, 18}, position{19, 3}},
 		"call":      {position{20, 2}, position{20, 15}},
-		"literal":   {position{20, 15}, position{20, 27}},
+		"literal":   {position{20, 15}, position{20, 28}},
 		"end":       {position{21, 2}, position{21, 11}},
 	}
 	u := &suite{blocks: map[string][]block{}}
