@@ -31,7 +31,7 @@ func unwilling(err error) bool {
 // by their URLs.
 func choose(ranked []turn.Relay, theirs string, shunned []string) *turn.Relay {
 	var best *turn.Relay
-	least := 0
+	var least int
 	for i := range ranked {
 		r := &ranked[i]
 		worse := 0

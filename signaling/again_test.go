@@ -6,7 +6,9 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -349,4 +351,79 @@ func TestProxyProtocol(t *testing.T) {
 			t.Error("the caller's configuration was changed")
 		}
 	})
+}
+
+// TestStatsAreInOrder: the agents that a server lists are in the order of their names, each once.
+func TestStatsAreInOrder(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.serve("s1", signaling.ServerConfig{})
+		var ids []string
+		for i := range 20 {
+			ids = append(ids, fmt.Sprintf("agent-%02d", i))
+		}
+		for _, i := range []int{7, 3, 19, 0, 12, 5, 1, 16, 9, 2, 18, 4, 11, 6, 17, 8, 15, 10, 14, 13, 13} {
+			w.client(ids[i], "ws://s1/").ready()
+		}
+		_, body := w.get("http://s1/stats", "")
+		var got struct {
+			Agents      []string `json:"agents"`
+			TotalAgents int      `json:"total_agents"`
+			Connections int      `json:"connections"`
+		}
+		if err := json.Unmarshal([]byte(body), &got); err != nil || !slices.Equal(got.Agents, ids) || got.TotalAgents != 20 || got.Connections != 21 {
+			t.Errorf("%v, %s", err, body)
+		}
+	})
+}
+
+// TestLargestEnvelope: an envelope may be as large as the server's limit.
+func TestLargestEnvelope(t *testing.T) {
+	for more, want := range map[int]error{0: nil, 1: signaling.ErrTooLarge} {
+		inWorld(t, func(w *world) {
+			limited := welcome
+			id := w.identity("agent-a")
+			limited.MaxEnvelope = 1000
+			w.fakeServer("s1", limited, func(ctx context.Context, ws *websocket.Conn) {
+				for {
+					if _, _, err := ws.Read(ctx); err != nil {
+						return
+					}
+				}
+			})
+			a := w.clientWith(signaling.ClientConfig{Identity: id, URLs: []string{"ws://s1/"}}).ready()
+			e := a.offer("agent-b", "", nil)
+			e = a.offer("agent-b", strings.Repeat("x", 1000-len(e.Bytes())+more), nil)
+			for len(e.Bytes()) > 1000+more { // its length has grown as well
+				e = a.offer("agent-b", string(e.Body[1:]), nil)
+			}
+			if len(e.Bytes()) != 1000+more {
+				t.Fatalf("%d bytes", len(e.Bytes()))
+			}
+			if err := a.SendTo(w.Context(), e.Bytes(), "ws://s1/"); !errors.Is(err, want) {
+				t.Errorf("SendTo %d bytes: %v", len(e.Bytes()), err)
+			}
+			if _, err := a.Send(w.Context(), e.Bytes(), 0); !errors.Is(err, want) {
+				t.Errorf("Send %d bytes: %v", len(e.Bytes()), err)
+			}
+		})
+	}
+}
+
+// TestNameInTLS: the name that a transport's configuration gives is the one that is verified.
+func TestNameInTLS(t *testing.T) {
+	cert, trusting := certificate(t)
+	for name, open := range map[string]bool{"127.0.0.1": true, "": false} {
+		inWorld(t, func(w *world) {
+			w.serve("s1", signaling.ServerConfig{})
+			w.proxyAt("proxy:3129", &proxy{}, cert)
+			cfg := trusting.Clone()
+			cfg.ServerName = name
+			a := w.clientWith(signaling.ClientConfig{Identity: w.identity("agent-a"), URLs: []string{"ws://s1/"},
+				HTTPClient: w.through("https://proxy:3129", cfg)})
+			settle()
+			if s := a.Servers()[0]; (s.State == signaling.StateOpen) != open {
+				t.Errorf("%q: %v, %v", name, s.State, s.Err)
+			}
+		})
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/pion/stun/v4"
@@ -479,5 +480,44 @@ func TestAnswers(t *testing.T) {
 		if got := addrPort(c.a); got.String() != c.want {
 			t.Errorf("%v is %v", c.a, got)
 		}
+	}
+}
+
+// slowRecorder takes its time.
+type slowRecorder struct {
+	took int
+	time time.Duration
+}
+
+func (r *slowRecorder) Record(context.Context, witness.Event) {
+	time.Sleep(r.time)
+	r.took++
+}
+
+// TestTellAfterTheEnd: what waits for the Recorder at the end is told for a moment only.
+//
+// bubble: it sleeps in virtual time.
+func TestTellAfterTheEnd(t *testing.T) {
+	for each, want := range map[time.Duration]int{
+		time.Millisecond:       16,
+		300 * time.Millisecond: 4, // the last begins within eventsWait
+		2 * time.Second:        1,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			p := stillPool(t)
+			r := &slowRecorder{time: each}
+			p.cfg.Recorder = r
+			for range 16 {
+				p.record(witness.TURNServerMarkedUnhealthy, witness.Warning, nil, "")
+			}
+			p.record(witness.TURNServerMarkedUnhealthy, witness.Warning, nil, "") // there is no room for it
+			close(p.events)
+			p.cancel()
+			start := time.Now()
+			p.tell()
+			if d := time.Since(start); r.took != want || d != time.Duration(want)*each {
+				t.Errorf("%v each: %d events in %v, want %d", each, r.took, d, want)
+			}
+		})
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -264,6 +265,21 @@ func TestProbeOddServers(t *testing.T) {
 		return [][]byte{reply(m, stun.ClassErrorResponse, stun.CodeUnauthorized, realm, nonce)}
 	}
 	relayed := relayedAddress{IP: net.IPv4(1, 2, 3, 4), Port: 5}
+	// echoes does everything right but for the echo, which change makes of what was sent.
+	echoes := func(change func(data []byte) (stun.MessageType, []byte)) func(m *stun.Message) [][]byte {
+		return func(m *stun.Message) [][]byte {
+			switch {
+			case m.Type.Class == stun.ClassIndication:
+				data, _ := m.Get(stun.AttrData)
+				typ, data := change(data)
+				return [][]byte{stun.MustBuild(stun.TransactionID, typ, stun.RawAttribute{Type: stun.AttrData, Value: data}).Raw}
+			case !m.Contains(stun.AttrMessageIntegrity):
+				return challenge(m)
+			}
+			return [][]byte{reply(m, stun.ClassSuccessResponse, relayed, key)}
+		}
+	}
+	dataIndication := stun.NewType(stun.MethodData, stun.ClassIndication)
 	for name, c := range map[string]struct {
 		answer func(m *stun.Message) [][]byte
 		want   error
@@ -303,16 +319,22 @@ func TestProbeOddServers(t *testing.T) {
 			}
 			return [][]byte{reply(m, stun.ClassSuccessResponse, key)}
 		}, ErrNoAllocation, time.Second},
-		"no echo": {func(m *stun.Message) [][]byte {
-			switch {
-			case m.Type.Class == stun.ClassIndication: // it returns something else
-				return [][]byte{stun.MustBuild(stun.TransactionID, stun.NewType(stun.MethodData, stun.ClassIndication),
-					stun.RawAttribute{Type: stun.AttrData, Value: make([]byte, 20)}).Raw}
-			case !m.Contains(stun.AttrMessageIntegrity):
-				return challenge(m)
-			}
-			return [][]byte{reply(m, stun.ClassSuccessResponse, relayed, key)}
-		}, ErrNoEcho, DefaultProbeTimeout},
+		"an echo": {echoes(func(data []byte) (stun.MessageType, []byte) { return dataIndication, data }), nil, time.Second},
+		"something else": {echoes(func([]byte) (stun.MessageType, []byte) { return dataIndication, make([]byte, 20) }),
+			ErrNoEcho, DefaultProbeTimeout},
+		"an echo that is cut": {echoes(func(data []byte) (stun.MessageType, []byte) { return dataIndication, data[:19] }),
+			ErrNoEcho, DefaultProbeTimeout},
+		"an echo of what was not sent": {echoes(func(data []byte) (stun.MessageType, []byte) {
+			return dataIndication, append(slices.Clone(data[:16]), 0, 0, 1, 0)
+		}), ErrNoEcho, DefaultProbeTimeout},
+		"an echo of the next": {echoes(func(data []byte) (stun.MessageType, []byte) {
+			next := slices.Clone(data)
+			next[19]++
+			return dataIndication, next
+		}), ErrNoEcho, DefaultProbeTimeout},
+		"an echo of another kind": {echoes(func(data []byte) (stun.MessageType, []byte) {
+			return stun.NewType(stun.MethodSend, stun.ClassIndication), data
+		}), ErrNoEcho, DefaultProbeTimeout},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
