@@ -489,14 +489,15 @@ type slowRecorder struct {
 	time time.Duration
 }
 
+// Record takes a while.
+//
+// bubble: it sleeps in virtual time.
 func (r *slowRecorder) Record(context.Context, witness.Event) {
 	time.Sleep(r.time)
 	r.took++
 }
 
 // TestTellAfterTheEnd: what waits for the Recorder at the end is told for a moment only.
-//
-// bubble: it sleeps in virtual time.
 func TestTellAfterTheEnd(t *testing.T) {
 	for each, want := range map[time.Duration]int{
 		time.Millisecond:       16,
