@@ -120,3 +120,40 @@ func TestWireTime(t *testing.T) {
 		}
 	}
 }
+
+// TestFigures: what was chosen by measuring, or against one another, is what it was. Whoever
+// changes one changes it here as well, and says why.
+func TestFigures(t *testing.T) {
+	for _, n := range []struct {
+		name      string
+		got, want int64
+	}{
+		{"maxArray", maxArray, 128},
+		{"maxString", maxString, 65_552},
+		{"maxCertFile", maxCertFile, 1_048_576},
+		{"outboxBytes", outboxBytes, 1_048_576},
+		{"senderShare", senderShare, 4},
+		{"sendQueue", sendQueue, 64},
+		{"eventQueue", eventQueue, 64},
+		{"maxProxyAnswer", maxProxyAnswer, 65_536},
+		{"maxRefusal", maxRefusal, 200},
+	} {
+		if n.got != n.want {
+			t.Errorf("%s is %d, and was %d", n.name, n.got, n.want)
+		}
+	}
+	for _, d := range []struct {
+		name      string
+		got, want time.Duration
+	}{
+		{"clockTick", clockTick, time.Second},
+		{"closeTimeout", closeTimeout, time.Second},
+		{"stableTime", stableTime, 5 * time.Second},
+		{"probeTimeout", probeTimeout, 3 * time.Second},
+		{"spareDelay", spareDelay, 2 * time.Second},
+	} {
+		if d.got != d.want {
+			t.Errorf("%s is %v, and was %v", d.name, d.got, d.want)
+		}
+	}
+}

@@ -107,3 +107,57 @@ func TestConfigIsKept(t *testing.T) {
 		}
 	}
 }
+
+// TestFigures: what was chosen by measuring, or against one another, is what it was. Whoever
+// changes one changes it here as well, and says why.
+func TestFigures(t *testing.T) {
+	for _, n := range []struct {
+		name      string
+		got, want int64
+	}{
+		{"maxMessage", maxMessage, 2048},
+		{"maxStray", maxStray, 256},
+		{"maxTries", maxTries, 3},
+		{"patienceFactor", patienceFactor, 8},
+		{"maxEvents", maxEvents, 256},
+		{"maxSources", maxSources, 65_536},
+		{"maxEarlyAnswers", maxEarlyAnswers, 16},
+		{"maxPortTries", maxPortTries, 64},
+		{"burstPart", burstPart, 10},
+	} {
+		if n.got != n.want {
+			t.Errorf("%s is %d, and was %d", n.name, n.got, n.want)
+		}
+	}
+	for _, d := range []struct {
+		name      string
+		got, want time.Duration
+	}{
+		{"doubtPause", doubtPause, time.Second},
+		{"retryPause", retryPause, time.Second},
+		{"maxPause", maxPause, 30 * time.Second},
+		{"knockPause", knockPause, 750 * time.Millisecond},
+		{"firstResend", firstResend, 250 * time.Millisecond},
+		{"leastResend", leastResend, 200 * time.Millisecond},
+		{"maxResend", maxResend, 800 * time.Millisecond},
+		{"doubtResend", doubtResend, 100 * time.Millisecond},
+		{"patience", patience, 2 * time.Second},
+		{"doubtPatience", doubtPatience, 1200 * time.Millisecond},
+		{"streamPatience", streamPatience, 3 * time.Second},
+		{"freeWait", freeWait, 500 * time.Millisecond},
+		{"nextAddress", nextAddress, 250 * time.Millisecond},
+		{"clockTick", clockTick, time.Second},
+		{"eventsWait", eventsWait, time.Second},
+		{"firstWait", firstWait, 100 * time.Millisecond},
+		{"fetchTimeout", fetchTimeout, 10 * time.Second},
+		{"fetchAhead", fetchAhead, time.Minute},
+		{"rankMargin", rankMargin, 5 * time.Millisecond},
+	} {
+		if d.got != d.want {
+			t.Errorf("%s is %v, and was %v", d.name, d.got, d.want)
+		}
+	}
+	if jitter != 0.2 {
+		t.Errorf("jitter is %v, and was 0.2", jitter)
+	}
+}
