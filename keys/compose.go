@@ -45,7 +45,7 @@ func (c *composition) Check(ctx context.Context, claim Claim) (Verdict, error) {
 	var sum Verdict
 	for _, p := range c.policies {
 		v, err := check(ctx, p, claim)
-		if err != nil || v.Decision == Refused {
+		if err != nil { // a refusal is one
 			return Verdict{Decision: Refused}, err
 		}
 		if v.Decision != Yes {

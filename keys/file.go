@@ -69,10 +69,7 @@ func createFile(path string, data []byte, check func(written string) error) (err
 	if err == nil {
 		err = f.Sync()
 	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err != nil {
+	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
 	if check != nil {

@@ -60,8 +60,5 @@ func syncDir(dir string) error {
 	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
 		err = nil // some network file systems cannot, and need not
 	}
-	if e := d.Close(); err == nil {
-		err = e
-	}
-	return err
+	return errors.Join(err, d.Close())
 }
