@@ -63,12 +63,10 @@ func newFirstUse(cfg FirstUseConfig, create func(string, []byte, func(string) er
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Mkdir(dir, 0o700); err == nil {
+	if err = os.Mkdir(dir, 0o700); err == nil {
 		err = syncDir(filepath.Dir(dir))
-		if err != nil {
-			return nil, &RememberError{Path: dir, Err: err}
-		}
-	} else if !errors.Is(err, fs.ErrExist) {
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, &RememberError{Path: dir, Err: err}
 	}
 	info, err := os.Stat(dir)

@@ -120,6 +120,14 @@ func TestPastVerdicts(t *testing.T) {
 		if !v.turnedAway(signaling.Hash{1}) || v.turnedAway(signaling.Hash{1}) {
 			t.Error("an envelope is not new once")
 		}
+		b := author{"agent-b", a.key}
+		v.put(a, keys.Verdict{Decision: keys.Yes})
+		v.put(b, keys.Verdict{Decision: keys.Yes})
+		v.tellsOf(b)
+		v.turnedAway(signaling.Hash{2})
+		if _, ok := v.get(a, now); !ok || v.tellsOf(a) || v.turnedAway(signaling.Hash{1}) {
+			t.Error("of two the first is forgotten")
+		}
 		for i := range 2*maxVerdicts + 10 {
 			who := author{fmt.Sprint("agent-", i), a.key}
 			v.put(who, keys.Verdict{})

@@ -449,6 +449,17 @@ func TestNothingKnown(t *testing.T) {
 	if err := p.led.skipTo(s, &skipFrame{Flow: messageFlow + 1}); err == nil || !strings.Contains(err.Error(), "unknown flow") {
 		t.Errorf("a skip on another flow: %v", err)
 	}
+	former := deadSession(p, 6, 2) // of an instance that is not the other side's
+	_, stated := p.led.stated(former, []position{{Flow: messageFlow}})
+	for what, err := range map[string]error{
+		"skip":     p.led.skipTo(former, &skipFrame{Flow: messageFlow, Number: 2}),
+		"position": stated,
+		"record":   p.led.accept(former, []Message{{SequenceNum: 1}}, [][]byte{{1}}),
+	} {
+		if !errors.Is(err, ErrReplaced) {
+			t.Errorf("a %s of another instance: %v", what, err)
+		}
+	}
 	r := newReplayMemory()
 	r.sweep(time.Now(), keyOfNobody())
 	r.expire(time.Now(), keyOfNobody())
@@ -515,4 +526,49 @@ func TestJoined(t *testing.T) {
 			}
 		}
 	}
+}
+
+func (c *takingConn) Accept(string) error { return nil }
+
+// TestCandidatesBeforeTheAnswer: candidates that overtake the answer are kept, as many as are used, and
+// used when it has come.
+func TestCandidatesBeforeTheAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := stillPeer(t)
+		conn := &takingConn{deadConn: newDeadConn()}
+		a := newAttempt(p, order{generation: 5}, true)
+		a.why, a.conn, a.key = ReasonDial, conn, keyOfNobody()
+		offer, err := signaling.Seal(newIdentity(t, "agent-a"), signaling.Envelope{Kind: signaling.Offer, Mesh: "m", To: "agent-b",
+			Instance: signaling.NewInstance(), Generation: 5, Body: []byte("x")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- a.connect(ctx, offer) }()
+		candidate := func(i int) verified {
+			v := verified{Sealed: &signaling.Sealed{Envelope: signaling.Envelope{Kind: signaling.Candidate, From: "agent-b", Instance: signaling.Instance{1},
+				Body: (&candidateBody{Candidates: []string{fmt.Sprintf("candidate:1 1 udp 2130706431 192.0.2.%d 4711 typ host", i+1)}}).encode()}}}
+			v.Key = a.key
+			return v
+		}
+		for i := range maxRemoteCandidates + 10 {
+			a.deliver(candidate(i))
+			synctest.Wait()
+		}
+		if len(conn.taken) != 0 {
+			t.Errorf("%d are used before the answer", len(conn.taken))
+		}
+		answer := wished(signaling.Answer, ReasonDial, 5, 1)
+		answer.Key, answer.Body = a.key, wished(signaling.Offer, ReasonDial, 5, 1).Body
+		a.deliver(answer)
+		synctest.Wait()
+		if len(conn.taken) != maxHostAddresses && len(conn.taken) != maxRemoteCandidates {
+			t.Errorf("%d are used", len(conn.taken))
+		}
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("ended with %v", err)
+		}
+	})
 }

@@ -87,11 +87,20 @@ func (b *scripted) Join(h signaling.BrokerHandler) (signaling.BrokerMember, erro
 func (b *scripted) Announce(_ signaling.Registration, present bool) error {
 	b.mu.Lock()
 	b.heard = append(b.heard, present)
+	hold := b.hold
 	b.mu.Unlock()
-	if b.hold != nil {
-		<-b.hold
+	if hold != nil {
+		<-hold
 	}
 	return b.fails
+}
+
+func (b *scripted) hangs() (end func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	hold := make(chan struct{})
+	b.hold = hold
+	return func() { close(hold) }
 }
 
 func (b *scripted) Forward(signaling.Registration, []byte) error { return b.fails }
@@ -152,6 +161,26 @@ func TestBrokerHearsTheLast(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestBrokerHearsOfTheNext: an agent that is back while a broker is being told that it has left is
+// announced as soon as that is over.
+func TestBrokerHearsOfTheNext(t *testing.T) {
+	inWorld(t, func(w *world) {
+		broker := new(scripted)
+		w.serve("s1", signaling.ServerConfig{Broker: broker})
+		id := w.identity("agent-a")
+		a := w.clientWith(signaling.ClientConfig{Identity: id, URLs: []string{"ws://s1/"}}).ready()
+		end := broker.hangs()
+		a.Close()
+		settle()
+		want(t, "the broker heard", broker.all(), true, false)
+		w.clientWith(signaling.ClientConfig{Identity: id, URLs: []string{"ws://s1/"}}).ready()
+		want(t, "while it hung the broker heard", broker.all(), true, false)
+		end()
+		settle()
+		want(t, "in the end the broker heard", broker.all(), true, false, true)
+	})
 }
 
 // TestDuplicateOfNobody: a server that calls its only connection a duplicate is asked again
