@@ -321,10 +321,10 @@ func TestPositionsTravel(t *testing.T) {
 			}
 			poke := l.acknowledge()
 			again := l.acknowledge()
-			l.mu.Unlock()
 			if (poke == s) != c.now || again != nil || l.ackDue != true || l.ackNow != c.now {
 				t.Errorf("%s: poked %v, again %v, due %v, now %v", name, poke != nil, again != nil, l.ackDue, l.ackNow)
 			}
+			l.mu.Unlock()
 			time.Sleep(ackDelay)
 			synctest.Wait()
 			l.mu.Lock()
