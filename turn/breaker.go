@@ -39,7 +39,7 @@ type breaker struct {
 
 // pass notes a probe that passed, and reports whether health changed.
 func (b *breaker) pass(now time.Time) bool {
-	b.failures, b.opened, b.proven = 0, 0, true
+	b.failures, b.proven = 0, true
 	return b.to(Healthy, now)
 }
 

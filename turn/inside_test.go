@@ -1,6 +1,7 @@
 package turn
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/pion/stun/v4"
 
+	"github.com/infrafabric/agentmesh/internal/resolve"
 	"github.com/infrafabric/agentmesh/metrics"
 	"github.com/infrafabric/agentmesh/witness"
 )
@@ -520,5 +522,56 @@ func TestTellAfterTheEnd(t *testing.T) {
 				t.Errorf("%v each: %d events in %v, want %d", each, r.took, d, want)
 			}
 		})
+	}
+}
+
+// TestReasonIsCut: of a server's text there is as much in an error as fits into a line.
+func TestReasonIsCut(t *testing.T) {
+	x := &exchange{username: "u", now: time.Now}
+	for n, want := range map[int]int{0: 0, 64: 64, 65: 64, 500: 64} {
+		reason := bytes.Repeat([]byte("x"), n)
+		e := x.refusal(stun.NewType(stun.MethodAllocate, stun.ClassErrorResponse), stun.ErrorCodeAttribute{Code: 508, Reason: reason})
+		var refused *stun.TurnError
+		if !errors.As(e, &refused) || len(refused.ErrorCodeAttr.Reason) != want || !errors.Is(e, ErrNoAllocation) {
+			t.Errorf("%d bytes: %v", n, e)
+		}
+		if n > 0 {
+			if reason[0] = 'y'; refused.ErrorCodeAttr.Reason[0] != 'x' {
+				t.Error("it is not a copy")
+			}
+		}
+	}
+}
+
+// TestProbeOfAName: a name that is not known is the way's fault, and a probe that was given up nobody's.
+func TestProbeOfAName(t *testing.T) {
+	unknown, overtaken := errors.New("no such name"), errors.New("given up")
+	a, err := parseAddress("turn:relay.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		cause, want error
+	}{{nil, ErrUnreachable}, {overtaken, overtaken}} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		names := resolve.New(resolve.Config{Lookup: func(ctx context.Context, _, _ string) ([]netip.Addr, error) {
+			if c.cause != nil {
+				cancel(c.cause)
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			return nil, unknown
+		}})
+		p := &prober{names: names, now: time.Now}
+		at, latency, err := p.run(ctx, a, Relay{URL: "turn:relay.example"}, pace{})
+		if !errors.Is(err, c.want) || at.IsValid() || latency != 0 {
+			t.Errorf("%v, %v, %v", at, latency, err)
+		}
+		var pe *ProbeError
+		if errors.As(err, &pe) != (c.cause == nil) || pe != nil && (pe.URL != "turn:relay.example" || !errors.Is(err, ErrUnreachable)) {
+			t.Errorf("%v", err)
+		}
+		cancel(nil)
+		names.Close()
 	}
 }
