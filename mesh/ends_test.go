@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/pion/transport/v5"
@@ -272,4 +273,40 @@ func TestVerifyOfBrokenMessages(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// TestNetworkWithoutRest: changes of the whole network that do not end are acted on less and less often, and
+// at once again after a rest; others are not held up.
+func TestNetworkWithoutRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := stillPeer(t).node
+		start := time.Now()
+		var asked []time.Duration
+		n.nextChange = func(ctx context.Context) (change, error) {
+			asked = append(asked, time.Since(start))
+			switch k := len(asked); {
+			case k == 8: // a rest
+				time.Sleep(networkPauseMost)
+				return change{all: true}, nil
+			case k == 9:
+				return change{}, nil
+			case k < 12:
+				return change{rerouted: true}, nil
+			}
+			<-ctx.Done()
+			return change{}, ctx.Err()
+		}
+		n.work.Go(n.watchNetwork)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		var want []time.Duration
+		for _, ms := range []int{0, 200, 600, 1400, 3000, 6200, 11200, 16200, 21400, 21400, 21800, 22600} {
+			want = append(want, time.Duration(ms)*time.Millisecond)
+		}
+		if !slices.Equal(asked, want) {
+			t.Errorf("asked after %v", asked)
+		}
+		n.cancel(net.ErrClosed)
+		n.work.Wait()
+	})
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/pion/stun/v4"
+	sdk "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"github.com/infrafabric/agentmesh/internal/resolve"
 	"github.com/infrafabric/agentmesh/metrics"
@@ -573,5 +575,124 @@ func TestProbeOfAName(t *testing.T) {
 		}
 		cancel(nil)
 		names.Close()
+	}
+}
+
+// TestSameCredentialAgain: a credential that comes again is none that is new.
+func TestSameCredentialAgain(t *testing.T) {
+	var r renewal
+	c := Credential{Username: "u", Password: "p", Expires: stillNow.wall.Add(time.Hour)}
+	for i, want := range []bool{true, false, false} {
+		if got := r.got(stillNow, c, 0); got != want || r.version != 1 {
+			t.Errorf("%d: changed %v, version %d", i, got, r.version)
+		}
+	}
+	c.Password = "q"
+	if !r.got(stillNow, c, 0) || r.version != 2 {
+		t.Errorf("another: version %d", r.version)
+	}
+	var first renewal
+	if !first.got(stillNow, Credential{}, 0) || first.version != 1 {
+		t.Errorf("the first, of nothing: version %d", first.version)
+	}
+}
+
+// TestResultsOfTheRemoved: what a fetch or a probe finds of an endpoint that was removed meanwhile changes
+// nothing and is not told.
+func TestResultsOfTheRemoved(t *testing.T) {
+	for _, removed := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			m := withCredential(Healthy, func(m *member) {
+				m.renewal.version = 0
+				m.Credentials = func(context.Context) (Credential, error) { return Credential{}, errors.New("no") }
+			})
+			p := stillPool(t, m)
+			p.loop.order = []*member{m}
+			p.fetch(m)
+			f := <-p.loop.results
+			m.removed = removed
+			f(stillNow)
+			if told := len(p.recorded()) > 0; told == removed || m.fetching || (m.err == nil) != removed {
+				t.Errorf("removed %v: told %v, fetching %v, %v", removed, told, m.fetching, m.err)
+			}
+		})
+	}
+	for name, c := range map[string]struct{ removed, given, judged bool }{
+		"there": {judged: true}, "removed": {removed: true}, "given up": {given: true},
+	} {
+		m := withCredential(Unprobed, nil)
+		p := stillPool(t, m)
+		p.prober = prober{names: resolve.New(resolve.Config{Lookup: func(context.Context, string, string) ([]netip.Addr, error) {
+			return nil, errors.New("no such name")
+		}}), now: time.Now}
+		m.address.host = "relay.example"
+		p.probe(stillNow.mono, m, false, true)
+		if m.cancel == nil || !m.urgent || !m.began.Equal(stillNow.mono) || m.probed != m.renewal.version {
+			t.Errorf("%s: %+v", name, m)
+		}
+		if c.given {
+			m.cancel(errDoubted)
+		}
+		f := <-p.loop.results
+		m.removed = c.removed
+		f(stillNow)
+		if judged := m.breaker.failures == 1; m.cancel != nil || judged != c.judged {
+			t.Errorf("%s: judged %v", name, judged)
+		}
+		p.prober.names.Close()
+	}
+}
+
+// TestGaugeOfHealth: an endpoint counts as healthy while it is, and none does after the end.
+func TestGaugeOfHealth(t *testing.T) {
+	reader := sdk.NewManualReader()
+	ins, err := metrics.New(sdk.NewMeterProvider(sdk.WithReader(reader)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := withCredential(Unprobed, nil), withCredential(Unprobed, nil)
+	b.address.url = "turn:192.0.2.2:3478?transport=udp"
+	p := stillPool(t, a, b)
+	p.ins = ins
+	sums := func() (both [2]int64) {
+		var all metricdata.ResourceMetrics
+		if err := reader.Collect(t.Context(), &all); err != nil {
+			t.Fatal(err)
+		}
+		for _, scope := range all.ScopeMetrics {
+			for _, m := range scope.Metrics {
+				data, ok := m.Data.(metricdata.Sum[int64])
+				if !ok || m.Name != "webrtc_turn_server_healthy" {
+					continue
+				}
+				for _, point := range data.DataPoints {
+					i := 0
+					if v, _ := point.Attributes.Value(metrics.Server); v.AsString() == b.address.url {
+						i = 1
+					}
+					both[i] += point.Value
+				}
+			}
+		}
+		return both
+	}
+	p.appeared(a)
+	p.appeared(b)
+	for i, step := range []struct {
+		do   func()
+		want [2]int64
+	}{
+		{func() {}, [2]int64{0, 0}},
+		{func() { p.passed(stillNow, a, netip.Addr{}, 1) }, [2]int64{1, 0}},
+		{func() { p.passed(stillNow, a, netip.Addr{}, 1) }, [2]int64{1, 0}},
+		{func() { p.passed(stillNow, b, netip.Addr{}, 1) }, [2]int64{1, 1}},
+		{func() { p.failed(stillNow, b, ErrNoEcho, true) }, [2]int64{1, 0}},
+		{func() { p.failed(stillNow, b, ErrNoEcho, true) }, [2]int64{1, 0}},
+		{func() { p.leave() }, [2]int64{0, 0}},
+	} {
+		step.do()
+		if got := sums(); got != step.want {
+			t.Errorf("step %d: %v, want %v", i, got, step.want)
+		}
 	}
 }
