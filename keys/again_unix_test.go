@@ -19,6 +19,11 @@ func TestDirectoryGoodAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.seen.fresh = false // as if it had been read long ago
+	for range 3 {
+		if err := d.Err(); err != nil || told != 0 {
+			t.Errorf("%v, told %d times that nothing has changed", err, told)
+		}
+	}
 	for name, f := range map[string]struct{ harm, mend func() error }{
 		"modes": {func() error { return os.Chmod(path, 0o666) }, func() error { return os.Chmod(path, 0o600) }},
 		"away":  {func() error { return os.Rename(path, path+"~") }, func() error { return os.Rename(path+"~", path) }},

@@ -310,3 +310,92 @@ func TestNetworkWithoutRest(t *testing.T) {
 		n.work.Wait()
 	})
 }
+
+// TestFramesOfASession: what each kind of frame does, cut off or whole, and what is no frame of a session.
+func TestFramesOfASession(t *testing.T) {
+	for name, c := range map[string]struct {
+		frame     []byte
+		confirms  bool
+		is        error // of the whole frame
+		envelopes int
+	}{
+		"positions":      {(&positionsFrame{}).encode(), true, nil, 0},
+		"a skip":         {(&skipFrame{Flow: messageFlow, Number: 1}).encode(), true, nil, 0},
+		"an echo":        {(&echoFrame{}).encode(), true, nil, 0},
+		"a goodbye":      {(&goodbyeFrame{Code: goodbyeClosed, Text: "x"}).encode(), false, ErrPeerClosed, 0},
+		"an envelope":    {(&envelopeFrame{Envelope: []byte("x")}).encode(), true, nil, 1},
+		"an empty batch": {(&batchFrame{Signature: make([]byte, signatureLen)}).encode(nil), true, ErrProtocol, 0},
+		"a hello":        {(&helloFrame{Body: []byte("x"), Signature: make([]byte, signatureLen)}).encode(), true, ErrProtocol, 0},
+	} {
+		for cut := range 3 {
+			p := stillPeer(t)
+			s, _ := onPaper(t, p, 5)
+			for len(p.tasks) > 0 {
+				<-p.tasks
+			}
+			frame := slices.Clone(c.frame[:len(c.frame)-cut])
+			err := s.handle(frame)
+			if cut == 0 && !errors.Is(err, c.is) || cut == 0 && c.is == nil && err != nil || cut > 0 && err == nil {
+				t.Errorf("%s, %d bytes less: %v", name, cut, err)
+			}
+			if cut == 0 && (s.confirmed.Load() != c.confirms || (len(p.tasks) == 1) != (c.confirms && s.peer != nil) || len(p.node.carried) != c.envelopes) {
+				t.Errorf("%s: confirmed %v, %d tasks, %d envelopes", name, s.confirmed.Load(), len(p.tasks), len(p.node.carried))
+			}
+		}
+	}
+	p := stillPeer(t)
+	s, _ := onPaper(t, p, 5)
+	log := new(said)
+	p.node.obs.log = slog.New(log)
+	s.carried.SetLimit(0)
+	s.carried.SetBurst(1)
+	for range 3 {
+		if err := s.handle((&envelopeFrame{Envelope: []byte("x")}).encode()); err != nil {
+			t.Error(err)
+		}
+	}
+	if len(p.node.carried) > 1 || !slices.Contains(log.all, "too many envelopes") {
+		t.Errorf("%d envelopes, said %q", len(p.node.carried), log.all)
+	}
+	for code, want := range map[goodbyeCode]error{goodbyeClosed: ErrPeerClosed, goodbyeReplaced: ErrReplaced, goodbyeUntrusted: ErrRefused, goodbyeProtocol: ErrProtocol} {
+		for _, text := range []string{"", "why"} {
+			err := error(&goodbyeError{code, text})
+			if !errors.Is(err, want) || text == "" && err.Error() != want.Error() || text != "" && err.Error() != want.Error()+": why" {
+				t.Errorf("%d: %v", code, err)
+			}
+		}
+	}
+}
+
+// TestLogsOfPion: what pion says is told at debug level, but for traces, and costs nothing where nobody listens.
+func TestLogsOfPion(t *testing.T) {
+	var b strings.Builder
+	at := new(slog.LevelVar)
+	at.Set(slog.LevelDebug)
+	l := pionLogs{slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{Level: at}))}.NewLogger("ice")
+	for name, say := range map[string]func(){
+		"debug": func() { l.Debug("a %s b") }, "debugf": func() { l.Debugf("a %s b", "%s") },
+		"info": func() { l.Info("a %s b") }, "infof": func() { l.Infof("a %s b", "%s") },
+		"warn": func() { l.Warn("a %s b") }, "warnf": func() { l.Warnf("a %s b", "%s") },
+		"error": func() { l.Error("a %s b") }, "errorf": func() { l.Errorf("a %s b", "%s") },
+	} {
+		b.Reset()
+		say()
+		if text := b.String(); !strings.Contains(text, `level=DEBUG msg="a %s b" pion=ice`) {
+			t.Errorf("%s: %q", name, text)
+		}
+		at.Set(slog.LevelInfo)
+		b.Reset()
+		say()
+		if b.Len() > 0 {
+			t.Errorf("%s: %q at info", name, b.String())
+		}
+		at.Set(slog.LevelDebug)
+	}
+	b.Reset()
+	l.Trace("x")
+	l.Tracef("x")
+	if b.Len() > 0 {
+		t.Errorf("a trace: %q", b.String())
+	}
+}
