@@ -388,3 +388,142 @@ func TestRetiredAfter(t *testing.T) {
 		})
 	}
 }
+
+// TestDialIsGivenUp: whoever gives up a dial waits a moment for what was tried, and for nothing that hangs.
+func TestDialIsGivenUp(t *testing.T) {
+	for name, c := range map[string]struct {
+		loop   func(p *Peer, a *attempt) // what the loop does
+		before func(p *Peer)
+		want   time.Duration
+	}{
+		"the loop hangs":           {loop: func(*Peer, *attempt) {}, want: storyWait},
+		"the Peer has ended":       {loop: func(*Peer, *attempt) {}, before: func(p *Peer) { p.shut(goodbyeClosed, errors.New("x")); fillTasks(p) }},
+		"the Peer ends":            {loop: func(p *Peer, _ *attempt) { time.Sleep(100 * time.Millisecond); close(p.ended) }, want: 100 * time.Millisecond},
+		"the attempt says nothing": {loop: func(p *Peer, _ *attempt) { (<-p.tasks)() }, want: storyWait},
+		"the attempt tells": {loop: func(p *Peer, a *attempt) {
+			(<-p.tasks)()
+			time.Sleep(200 * time.Millisecond)
+			close(a.told)
+		}, want: 200 * time.Millisecond},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			p := stillPeer(t)
+			a, _ := under(p, ReasonDial, 3)
+			if c.before != nil {
+				c.before(p)
+			}
+			start := time.Now()
+			done := make(chan struct{})
+			go func() { defer close(done); c.loop(p, a) }()
+			p.giveUpDial()
+			if d := time.Since(start); d != c.want {
+				t.Errorf("%s: after %v, want %v", name, d, c.want)
+			}
+			<-done
+		})
+	}
+}
+
+// fillTasks leaves no room for another thing to do.
+func fillTasks(p *Peer) {
+	for len(p.tasks) < cap(p.tasks) {
+		p.tasks <- func() {}
+	}
+}
+
+// TestTornDown: at its end a Peer tells every session why, refuses the offer that waits, and what waits for it
+// to end goes on.
+func TestTornDown(t *testing.T) {
+	broken := protocolErrorf("nonsense")
+	for name, c := range map[string]struct {
+		code   goodbyeCode
+		cause  error
+		says   goodbyeFrame
+		parted bool
+	}{
+		"closed":      {goodbyeClosed, &closedError{}, goodbyeFrame{Code: goodbyeClosed}, true},
+		"untrusted":   {goodbyeUntrusted, ErrUntrusted, goodbyeFrame{Code: goodbyeUntrusted}, false},
+		"nonsense":    {goodbyeProtocol, broken, goodbyeFrame{Code: goodbyeProtocol, Text: broken.Error()}, false},
+		"it gave way": {goodbyeClosed, errGaveWay, goodbyeFrame{Code: goodbyeClosed}, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			p := stillPeer(t)
+			_, one := onPaper(t, p, 5)
+			_, two := onPaper(t, p, 6)
+			p.machine.met = true
+			p.deferred = &deferredOffer{v: wished(signaling.Offer, ReasonDial, 9, 1), at: time.Now().Add(time.Hour)}
+			refusedWith(p.node)
+			p.shut(c.code, c.cause)
+			p.run()
+			for i, on := range []*paper{one, two} {
+				if got := on.goodbye(t); got == nil || *got != c.says || on.closes != 1 {
+					t.Errorf("%s, session %d: says %+v, closed %d times", name, i, got, on.closes)
+				}
+			}
+			if codes := refusedWith(p.node); !slices.Equal(codes, []rejectCode{rejectBusy}) {
+				t.Errorf("%s: refused with %v", name, codes)
+			}
+			if p.led.isParted() != c.parted || p.node.lookup(p.id) != nil || len(p.sessions) != 0 || !errors.Is(p.lastErr, c.cause) {
+				t.Errorf("%s: parted %v, still known %v, %v", name, p.led.isParted(), p.node.lookup(p.id) != nil, p.lastErr)
+			}
+			select {
+			case <-p.ended:
+			default:
+				t.Errorf("%s: it has not ended", name)
+			}
+		})
+	}
+}
+
+// TestAnswersOfOthers: only what comes on the session in use, and not after it is doubted again, ends a doubt.
+func TestAnswersOfOthers(t *testing.T) {
+	for name, c := range map[string]struct {
+		other, doubted bool
+		want           State
+	}{
+		"the session in use": {false, false, StateConnected},
+		"doubted again":      {false, true, StateSuspect},
+		"another one":        {true, false, StateSuspect},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			p := stillPeer(t)
+			s, _ := onPaper(t, p, 5)
+			p.do(p.machine.doubted(time.Now(), time.Now(), ReasonSilence, false))
+			if p.machine.state != StateSuspect {
+				t.Fatalf("%v", p.machine.state)
+			}
+			s.doubted.Store(c.doubted)
+			if c.other {
+				s = deadSession(p, 4, 1)
+			}
+			p.answers(s)
+			if p.machine.state != c.want {
+				t.Errorf("%s: %v", name, p.machine.state)
+			}
+			p.giveUp(func(*attempt) bool { return true })
+			alone(p)
+			p.shut(goodbyeClosed, errors.New("the end"))
+			p.work.Wait()
+		})
+	}
+}
+
+// TestTakenFromFormerInstance: a message of an instance that is gone makes room for the present one, and counts
+// for nothing else.
+func TestTakenFromFormerInstance(t *testing.T) {
+	p := stillPeer(t)
+	l := p.led
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for name, c := range map[string]struct {
+		reserve, size uint64
+		due           bool
+	}{"it held room": {100, 60, true}, "it held none": {0, 60, false}} {
+		l.in = newReceiver(messageFlow, 1000, c.reserve)
+		l.ackDue, l.unread = false, 500
+		l.delivered(inbound{size: c.size, epoch: l.epoch + 1})
+		if l.ackDue != c.due || l.unread != 440 || l.in.reserve != c.reserve-min(c.reserve, c.size) || l.in.delivered != 0 {
+			t.Errorf("%s: due %v, unread %d, reserve %d", name, l.ackDue, l.unread, l.in.reserve)
+		}
+	}
+}
