@@ -398,11 +398,11 @@ func TestDialIsGivenUp(t *testing.T) {
 	}{
 		"the loop hangs":           {loop: func(*Peer, *attempt) {}, want: storyWait},
 		"the Peer has ended":       {loop: func(*Peer, *attempt) {}, before: func(p *Peer) { p.shut(goodbyeClosed, errors.New("x")); fillTasks(p) }},
-		"the Peer ends":            {loop: func(p *Peer, _ *attempt) { time.Sleep(100 * time.Millisecond); close(p.ended) }, want: 100 * time.Millisecond},
+		"the Peer ends":            {loop: func(p *Peer, _ *attempt) { <-time.After(100 * time.Millisecond); close(p.ended) }, want: 100 * time.Millisecond},
 		"the attempt says nothing": {loop: func(p *Peer, _ *attempt) { (<-p.tasks)() }, want: storyWait},
 		"the attempt tells": {loop: func(p *Peer, a *attempt) {
 			(<-p.tasks)()
-			time.Sleep(200 * time.Millisecond)
+			<-time.After(200 * time.Millisecond)
 			close(a.told)
 		}, want: 200 * time.Millisecond},
 	} {
