@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -12,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/coder/websocket"
 
 	"github.com/infrafabric/agentmesh/keys"
 )
@@ -385,6 +388,42 @@ func TestCut(t *testing.T) {
 		m, err := decodeMessage(n.encode())
 		if err != nil || m.(*noticeMsg).Text != strings.Repeat("x", MaxNoticeText) {
 			t.Errorf("%d bytes: %v", len(text), err)
+		}
+	}
+}
+
+// TestReadErrors: what ended a connection can be told by its error.
+func TestReadErrors(t *testing.T) {
+	other := errors.New("other")
+	for name, c := range map[string]struct{ err, want error }{
+		"too large for the other side": {websocket.CloseError{Code: websocket.StatusMessageTooBig}, ErrTooLarge},
+		"too large for this side":      {fmt.Errorf("read: %w", websocket.ErrMessageTooBig), ErrTooLarge},
+		"closed in order":              {websocket.CloseError{Code: websocket.StatusNormalClosure}, io.EOF},
+		"closed otherwise":             {websocket.CloseError{Code: websocket.StatusPolicyViolation}, nil},
+		"something else":               {other, other},
+	} {
+		err := readError(c.err)
+		if c.want != nil && !errors.Is(err, c.want) || c.want == nil && (errors.Is(err, ErrTooLarge) || errors.Is(err, io.EOF)) {
+			t.Errorf("%s: %v", name, err)
+		}
+		var ce websocket.CloseError
+		if errors.As(c.err, &ce) && !errors.As(err, &ce) {
+			t.Errorf("%s: the cause is hidden: %v", name, err)
+		}
+	}
+}
+
+// TestLateAttempts: an attempt whose time is over names the proxy with which it was busy, if any.
+func TestLateAttempts(t *testing.T) {
+	a, free := newAttempt(t.Context())
+	defer free()
+	for _, proxy := range []string{"", "http://proxy/"} {
+		a.at(proxy)
+		err := a.late("connect", 3*time.Second)
+		var pe *ProxyError
+		if errors.As(err, &pe) != (proxy != "") || pe != nil && pe.Proxy != proxy || !errors.Is(err, context.DeadlineExceeded) ||
+			!strings.Contains(err.Error(), "connect: no answer within 3s") {
+			t.Errorf("%q: %v", proxy, err)
 		}
 	}
 }
