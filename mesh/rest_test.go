@@ -2,10 +2,14 @@ package mesh
 
 import (
 	"context"
+	"errors"
+	"net"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
+	"github.com/infrafabric/agentmesh/metrics"
 	"github.com/infrafabric/agentmesh/signaling"
 	"github.com/infrafabric/agentmesh/turn"
 )
@@ -155,5 +159,152 @@ func TestCloseByItsHandler(t *testing.T) {
 		if owns {
 			<-n.ended
 		}
+	}
+}
+
+// TestHowPeersStand: a Node is connected while a Peer of it is, and a Peer counts as unreachable from when it
+// first was.
+func TestHowPeersStand(t *testing.T) {
+	meter := newHostileMeter()
+	p := stillPeer(t)
+	n := p.node
+	var cfg Config
+	meter.config(&cfg)
+	ins, err := metrics.New(cfg.MeterProvider)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.obs.ins = ins
+	q, _ := beside(t, n, "agent-c")
+	n.carrying, n.peers["agent-c"].carries = 0, false
+	base := meter.count(t, "webrtc_agent_connected")
+	m := n.peers[p.id]
+	for i, step := range []struct {
+		p         *Peer
+		s         State
+		carrying  int
+		connected int64
+		away      bool
+	}{
+		{p, StateConnecting, 0, 0, false},
+		{p, StateConnected, 1, 1, false},
+		{p, StateReplacing, 1, 1, false},
+		{q, StateConnected, 2, 1, false},
+		{p, StateRecovering, 1, 1, false},
+		{p, StateUnreachable, 1, 1, true},
+		{p, StateUnreachable, 1, 1, true},
+		{q, StateRecovering, 0, 0, true},
+		{p, StateConnected, 1, 1, false},
+	} {
+		before := m.unreachable
+		n.stands(step.p, step.s)
+		if n.carrying != step.carrying || n.hasNeighbours() != (step.carrying > 0) || meter.count(t, "webrtc_agent_connected")-base != step.connected || m.unreachable.IsZero() == step.away {
+			t.Errorf("step %d: %d carry, %d, unreachable since %v", i, n.carrying, meter.count(t, "webrtc_agent_connected")-base, m.unreachable)
+		}
+		if step.away && !before.IsZero() && !m.unreachable.Equal(before) {
+			t.Errorf("step %d: unreachable anew", i)
+		}
+	}
+}
+
+// TestProbesOfUnreachable: so many unreachable Peers keep a session to look for the other side; beyond, the one that
+// is unreachable for the longest time lets go of it.
+func TestProbesOfUnreachable(t *testing.T) {
+	p := stillPeer(t)
+	n := p.node
+	now := time.Now()
+	var first, second *member
+	for i := range maxProbes {
+		o := &Peer{node: n, id: "agent-" + strconv.Itoa(1000+i), tasks: make(chan func(), 1), ctx: n.ctx}
+		m := &member{peer: o, unreachable: now.Add(time.Duration(i) * time.Second), probes: true}
+		n.peers[o.id] = m
+		switch i {
+		case 0:
+			first = m
+		case 1:
+			second = m
+		}
+	}
+	n.mu.Lock()
+	n.limitProbes()
+	n.mu.Unlock()
+	n.work.Wait()
+	if !first.probes || len(first.peer.tasks) != 0 {
+		t.Error("as many as may let go")
+	}
+	n.stands(p, StateUnreachable)
+	n.work.Wait()
+	if first.probes || len(first.peer.tasks) != 1 || !second.probes || !n.peers[p.id].probes {
+		t.Errorf("beyond the limit: %v, %d things to do, the second %v", first.probes, len(first.peer.tasks), second.probes)
+	}
+	for id := range n.peers {
+		if id != p.id {
+			delete(n.peers, id)
+		}
+	}
+}
+
+// TestForgotten: when a Peer has ended its place is free, and what came for it in the meantime is another one's, if
+// it begins something.
+func TestForgotten(t *testing.T) {
+	for name, c := range map[string]struct {
+		dialled, connected, closed bool
+		kind                       signaling.Kind
+		next                       bool
+		incoming                   int // of 5
+	}{
+		"dialled":                 {dialled: true, incoming: 5},
+		"connected":               {connected: true, incoming: 5},
+		"an offer that failed":    {incoming: 4},
+		"an offer waits":          {connected: true, kind: signaling.Offer, next: true, incoming: 6},
+		"an ask waits":            {connected: true, kind: signaling.Ask, next: true, incoming: 6},
+		"a candidate waits":       {connected: true, kind: signaling.Candidate, incoming: 5},
+		"an offer, while closing": {connected: true, closed: true, kind: signaling.Offer, incoming: 5},
+	} {
+		p := stillPeer(t)
+		n := p.node
+		m := n.peers[p.id]
+		m.dialled, m.connected, n.closed, n.incoming = c.dialled, c.connected, c.closed, 5
+		if c.kind != 0 {
+			m.mail = []verified{wished(c.kind, ReasonDial, 9, 1)}
+		}
+		n.forget(p)
+		n.mu.Lock()
+		next := n.peers[p.id]
+		if (next != nil) != c.next || n.incoming != c.incoming || next != nil && (next.peer == p || next.dialled) {
+			t.Errorf("%s: the next %v, %d incoming", name, next, n.incoming)
+		}
+		n.closed = true // there shall not be another one
+		n.mu.Unlock()
+		if next != nil {
+			next.peer.shut(goodbyeClosed, context.Canceled)
+			<-next.peer.ended
+		}
+	}
+}
+
+// TestAccept: what waits is handed out first, whatever else is the case.
+func TestAccept(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(n *Node, cancel func())
+		want   error
+	}{
+		"a Handler":   {func(n *Node, _ func()) { n.cfg.Handler = func(context.Context, *Peer, Message) {} }, ErrHandler},
+		"a deadline":  {func(_ *Node, cancel func()) { cancel() }, context.Canceled},
+		"displaced":   {func(n *Node, _ func()) { close(n.displaced) }, ErrReplaced},
+		"closed":      {func(n *Node, _ func()) { n.cancel(net.ErrClosed) }, net.ErrClosed},
+		"all of that": {func(n *Node, cancel func()) { cancel(); close(n.displaced); n.cancel(net.ErrClosed) }, nil},
+	} {
+		p := stillPeer(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		if c.want == nil {
+			p.node.accepted <- p
+		}
+		c.change(p.node, cancel)
+		got, err := p.node.Accept(ctx)
+		if !errors.Is(err, c.want) || (got == p) != (c.want == nil) {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+		cancel()
 	}
 }
