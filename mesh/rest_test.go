@@ -6,7 +6,9 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/infrafabric/agentmesh/metrics"
@@ -308,3 +310,158 @@ func TestAccept(t *testing.T) {
 		cancel()
 	}
 }
+
+// TestRoomOfHandlers: what Handlers send has a window's worth of room of its own, waits when that is full as well,
+// and passes whoever waits in line.
+func TestRoomOfHandlers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLedger("agent-b", testObserver(t), 2000, 0, 0)
+		tenancy := l.begin()
+		var mu sync.Mutex
+		sent := map[string]error{}
+		var order []string
+		push := func(id string, handler bool) {
+			go func() {
+				err := l.push(t.Context(), tenancy, &Message{ID: id, Timestamp: goldenTime, Performative: "inform", Payload: digits(700)}, handler)
+				mu.Lock()
+				defer mu.Unlock()
+				sent[id] = err
+				order = append(order, id)
+			}()
+			synctest.Wait()
+		}
+		for _, id := range []string{"1", "2", "3"} {
+			push(id, false)
+		}
+		push("h1", true)
+		push("h2", true)
+		push("h3", true)
+		push("h4", true)
+		if want := []string{"1", "2", "h1", "h2", "h3"}[:len(order)]; !slices.Equal(order, want) || len(order) < 4 {
+			t.Fatalf("sent %q", order)
+		}
+		waits := len(order) // one of the Handlers, and the third
+		size := l.out.held[0].end
+		l.mu.Lock()
+		l.out.credit = 1 << 20
+		l.out.travel(10, 1<<20)
+		if _, err := l.out.position(position{Received: 1, Delivered: 1}); err != nil {
+			t.Fatal(err)
+		}
+		l.roomMade()
+		l.mu.Unlock()
+		synctest.Wait()
+		if len(order) != waits+1 || order[waits][0] != 'h' {
+			t.Errorf("with room for one more: %q", order)
+		}
+		l.mu.Lock()
+		l.out.travel(10, 1<<20)
+		if _, err := l.out.position(position{Received: uint64(waits + 1), Delivered: uint64(waits + 1)}); err != nil {
+			t.Fatal(err)
+		}
+		l.roomMade()
+		l.mu.Unlock()
+		synctest.Wait()
+		if len(order) != 7 {
+			t.Errorf("with room for all: %q, records of %d bytes", order, size)
+		}
+		for id, err := range sent {
+			if err != nil {
+				t.Errorf("%s: %v", id, err)
+			}
+		}
+		l.end(nil)
+	})
+}
+
+// TestFlushOfATenant: a Flush waits for what was sent before it, ends with the tenant, and says what is in doubt of
+// his own time only.
+func TestFlushOfATenant(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLedger("agent-b", testObserver(t), 1<<20, 0, 0)
+		tenancy := l.begin()
+		push := func(tenancy int) error {
+			return l.push(t.Context(), tenancy, &Message{ID: "x", Timestamp: goldenTime, Performative: "inform", Payload: digits(10)}, false)
+		}
+		flush := func(tenancy int) func() error {
+			done := make(chan error, 1)
+			go func() { done <- l.flush(t.Context(), tenancy) }()
+			synctest.Wait()
+			return func() error {
+				synctest.Wait()
+				select {
+				case err := <-done:
+					return err
+				default:
+					return errNotYet
+				}
+			}
+		}
+		deliver := func(n uint64) {
+			l.mu.Lock()
+			l.out.credit = 1 << 20
+			l.out.travel(10, 1<<20)
+			if _, err := l.out.position(position{Received: n, Delivered: n}); err != nil {
+				t.Error(err)
+			}
+			l.settled.broadcast()
+			l.mu.Unlock()
+		}
+		if err := flush(tenancy)(); err != nil {
+			t.Errorf("nothing was sent: %v", err)
+		}
+		for range 2 {
+			if err := push(tenancy); err != nil {
+				t.Fatal(err)
+			}
+		}
+		two := flush(tenancy)
+		if err := push(tenancy); err != nil {
+			t.Fatal(err)
+		}
+		three := flush(tenancy)
+		for i, want := range []struct{ two, three error }{{errNotYet, errNotYet}, {errNotYet, errNotYet}, {nil, errNotYet}} {
+			if i > 0 {
+				deliver(uint64(i))
+			}
+			if i < 2 {
+				continue
+			}
+			if err := two(); err != want.two {
+				t.Errorf("%d delivered: two %v", i, err)
+			}
+			if err := three(); err != want.three {
+				t.Errorf("%d delivered: three %v", i, err)
+			}
+		}
+		why := errors.New("the end")
+		if ids := l.end(why); len(ids) != 1 {
+			t.Errorf("undelivered %q", ids)
+		}
+		if err := three(); !errors.Is(err, why) || !errors.Is(err, net.ErrClosed) {
+			t.Errorf("after the end: %v", err)
+		}
+		next := l.begin()
+		if err := push(tenancy); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("in the next one's time: %v", err)
+		}
+		if err := flush(tenancy)(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("in the next one's time: %v", err)
+		}
+		l.doubt, l.doubtful = 3, ErrOutcomeUnknown // of the time before
+		if err := flush(next)(); err != nil {
+			t.Errorf("of another's time: %v", err)
+		}
+		if err := push(next); err != nil {
+			t.Fatal(err)
+		}
+		l.doubt = 4
+		deliver(4)
+		if err := flush(next)(); !errors.Is(err, ErrOutcomeUnknown) {
+			t.Errorf("in doubt: %v", err)
+		}
+		l.end(nil)
+	})
+}
+
+var errNotYet = errors.New("not yet")
