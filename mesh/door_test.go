@@ -181,8 +181,9 @@ func noNewKeys(n *Node) {
 
 // spent charges a key, by one way, with as many failures as it may have.
 func spent(n *Node, via string, key keys.PublicKey) {
+	later := time.Now().Add(time.Hour) // until then nothing of it comes back
 	for range 2 * keyFailuresPerSecond {
-		n.failures.charge(time.Now(), via, key)
+		n.failures.charge(later, via, key)
 	}
 }
 

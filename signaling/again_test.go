@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -187,9 +188,9 @@ func TestBrokerHearsOfTheNext(t *testing.T) {
 // after the time of a connection attempt, and at once when the network is another.
 func TestDuplicateOfNobody(t *testing.T) {
 	inWorld(t, func(w *world) {
-		asked := 0
+		var asked atomic.Int32
 		w.fakeServer("s1", welcome, func(ctx context.Context, ws *websocket.Conn) {
-			asked++
+			asked.Add(1)
 			ws.Write(ctx, websocket.MessageBinary, signaling.EncodeNotice(signaling.Notice{Code: signaling.CodeDuplicate, Text: "twice"}))
 		})
 		a := w.clientWith(signaling.ClientConfig{Identity: w.identity("agent-a"), URLs: []string{"ws://s1/"}, ConnectTimeout: 10 * time.Second})
@@ -197,15 +198,15 @@ func TestDuplicateOfNobody(t *testing.T) {
 		for _, step := range []struct {
 			after   time.Duration
 			refresh bool
-			asked   int
+			asked   int32
 		}{{0, false, 1}, {9 * time.Second, false, 1}, {time.Second, false, 2}, {time.Second, false, 2}, {0, true, 3}, {9 * time.Second, false, 3}} {
 			time.Sleep(step.after)
 			if step.refresh {
 				a.Refresh()
 			}
 			settle()
-			if s := a.Servers()[0]; asked != step.asked || s.State != signaling.StateDuplicate || !errors.Is(s.Err, signaling.ErrDuplicate) {
-				t.Errorf("after %+v: asked %d times, %+v", step, asked, s)
+			if s := a.Servers()[0]; asked.Load() != step.asked || s.State != signaling.StateDuplicate || !errors.Is(s.Err, signaling.ErrDuplicate) {
+				t.Errorf("after %+v: asked %d times, %+v", step, asked.Load(), s)
 			}
 		}
 	})
@@ -313,11 +314,11 @@ func TestCloseWaits(t *testing.T) {
 // countedConn counts how often it is closed.
 type countedConn struct {
 	net.Conn
-	closed *int
+	closed *atomic.Int32
 }
 
 func (c countedConn) Close() error {
-	*c.closed++
+	c.closed.Add(1)
 	return c.Conn.Close()
 }
 
@@ -326,11 +327,11 @@ func (c countedConn) Close() error {
 func TestConnectionThatComesTooLate(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.serve("s1", signaling.ServerConfig{})
-		hold, closed := make(chan struct{}), 0
+		hold, closed := make(chan struct{}), new(atomic.Int32)
 		tr := &http.Transport{DialContext: func(_ context.Context, network, addr string) (net.Conn, error) {
 			<-hold
 			conn, err := w.net.DialContext(w.Context(), network, addr)
-			return countedConn{conn, &closed}, err
+			return countedConn{conn, closed}, err
 		}}
 		a := w.clientWith(signaling.ClientConfig{Identity: w.identity("agent-a"), URLs: []string{"ws://s1/"},
 			HTTPClient: &http.Client{Transport: tr}, ConnectTimeout: time.Second})
@@ -342,7 +343,7 @@ func TestConnectionThatComesTooLate(t *testing.T) {
 		a.Close()
 		close(hold)
 		settle()
-		if closed == 0 {
+		if closed.Load() == 0 {
 			t.Error("it stays open")
 		}
 	})
@@ -358,11 +359,14 @@ func TestProxyProtocol(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		var mu sync.Mutex
 		var offered [][]string
 		p := &proxy{dial: w.net.DialContext}
 		srv := &http.Server{Handler: p}
 		p.wg.Go(func() {
 			srv.Serve(tls.NewListener(l, &tls.Config{GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+				mu.Lock()
+				defer mu.Unlock()
 				offered = append(offered, h.SupportedProtos)
 				return &tls.Config{Certificates: []tls.Certificate{*cert}, NextProtos: []string{"h2", "http/1.1"}}, nil
 			}}))
@@ -373,6 +377,8 @@ func TestProxyProtocol(t *testing.T) {
 		a := w.clientWith(signaling.ClientConfig{Identity: w.identity("agent-a"), URLs: []string{"ws://s1/"},
 			HTTPClient: w.through("https://127.0.0.1:3129", cfg)})
 		settle()
+		mu.Lock()
+		defer mu.Unlock()
 		if s := a.Servers()[0]; s.State != signaling.StateOpen || len(offered) != 1 || len(offered[0]) != 0 {
 			t.Errorf("%v, %v, offered %q", s.State, s.Err, offered)
 		}
