@@ -49,12 +49,13 @@ func TestLabMain(t *testing.T) {
 		t.Fatal(err)
 	}
 	if cfg.Key == "" {
-		s, err := signaling.NewServer(signaling.ServerConfig{})
+		at := strings.TrimSuffix(strings.TrimPrefix(cfg.Server, "ws://"), "/")
+		s, err := signaling.NewServer(signaling.ServerConfig{Names: []string{at}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		fmt.Println("ready")
-		t.Fatal(http.ListenAndServe(strings.TrimSuffix(strings.TrimPrefix(cfg.Server, "ws://"), "/"), s))
+		t.Fatal(http.ListenAndServe(at, s))
 	}
 	if err := cfg.converse(); err != nil {
 		fmt.Println("failed", err)

@@ -49,6 +49,7 @@
 // address as in RFC 5952 without a zone, and the port unless it is 80 or 443. It
 // stops a forwarded challenge: a server that passes another server's challenge on to
 // its own clients gets signatures that name itself, and the other server refuses them.
+// A server therefore has to know its names, and never takes them from a request.
 //
 // Among connections of one agent and key the newest is registered. The one before it
 // is told replaced if its instance is another, and duplicate if it is the same. A

@@ -64,9 +64,13 @@ type server struct {
 	http     *http.Server
 }
 
-// serve starts a server under name.
+// serve starts a server under name, which is also by what it goes unless cfg says
+// otherwise.
 func (w *world) serve(name string, cfg signaling.ServerConfig) *server {
 	w.Helper()
+	if cfg.Names == nil {
+		cfg.Names = []string{name}
+	}
 	cfg.Recorder = &w.log
 	s, err := signaling.NewServer(cfg)
 	if err != nil {

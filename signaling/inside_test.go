@@ -8,7 +8,11 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -427,3 +431,33 @@ func TestLateAttempts(t *testing.T) {
 		}
 	}
 }
+
+// TestNamesOfALoopbackServer: a server without names goes by the loopback address at
+// which it was asked, and by nothing that the request says.
+func TestNamesOfALoopbackServer(t *testing.T) {
+	told := &Server{cfg: ServerConfig{Names: []string{"s1.example"}}}
+	for _, c := range []struct {
+		s    *Server
+		at   net.Addr
+		want []string
+	}{
+		{told, tcpAddr("127.0.0.1:8443"), []string{"s1.example"}},
+		{new(Server), tcpAddr("127.0.0.1:8443"), []string{"127.0.0.1:8443", "localhost:8443"}},
+		{new(Server), tcpAddr("[::ffff:127.0.0.2]:80"), []string{"127.0.0.2", "localhost"}},
+		{new(Server), tcpAddr("[::1]:443"), []string{"[::1]", "localhost"}},
+		{new(Server), tcpAddr("192.0.2.1:8443"), nil},
+		{new(Server), tcpAddr("[2001:db8::1]:8443"), nil},
+		{new(Server), &net.UnixAddr{Name: "/run/s1", Net: "unix"}, nil},
+		{new(Server), nil, nil},
+	} {
+		r := httptest.NewRequest("GET", "http://localhost:8443/", nil)
+		if c.at != nil {
+			r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, c.at))
+		}
+		if got := c.s.namesFor(r); !slices.Equal(got, c.want) {
+			t.Errorf("asked at %v: %q, want %q", c.at, got, c.want)
+		}
+	}
+}
+
+func tcpAddr(s string) net.Addr { return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(s)) }

@@ -239,7 +239,7 @@ func TestProxyFromEnvironment(t *testing.T) {
 		}
 		return
 	}
-	s, err := signaling.NewServer(signaling.ServerConfig{})
+	s, err := signaling.NewServer(signaling.ServerConfig{Names: []string{"s1.test"}})
 	if err != nil {
 		t.Fatal(err)
 	}

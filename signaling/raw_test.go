@@ -23,9 +23,15 @@ type raw struct {
 // dialRaw opens a WebSocket to a server.
 func (w *world) dialRaw(server string) *raw {
 	w.Helper()
+	return w.forwarding(server, "")
+}
+
+// forwarding connects to a server with the Host header of another.
+func (w *world) forwarding(server, host string) *raw {
+	w.Helper()
 	ctx, cancel := context.WithTimeout(w.Context(), time.Minute)
 	defer cancel()
-	ws, _, err := websocket.Dial(ctx, "ws://"+server+"/", &websocket.DialOptions{HTTPClient: w.net.HTTPClient()})
+	ws, _, err := websocket.Dial(ctx, "ws://"+server+"/", &websocket.DialOptions{HTTPClient: w.net.HTTPClient(), Host: host})
 	if err != nil {
 		w.Fatal(err)
 	}

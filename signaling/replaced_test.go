@@ -51,7 +51,7 @@ func TestReplacedForATime(t *testing.T) {
 // when the URL that has it fails, the other takes over.
 func TestOneServerTwice(t *testing.T) {
 	inWorld(t, func(w *world) {
-		s := w.serve("s1", signaling.ServerConfig{})
+		s := w.serve("s1", signaling.ServerConfig{Names: []string{"s1", "also-s1"}})
 		also, err := w.net.Listen("also-s1")
 		if err != nil {
 			t.Fatal(err)
@@ -102,7 +102,7 @@ func TestOneServerTwice(t *testing.T) {
 // TestOneServerTwiceEnds: Close does not wait for a duplicate.
 func TestOneServerTwiceEnds(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.serve("s1", signaling.ServerConfig{})
+		w.serve("s1", signaling.ServerConfig{Names: []string{"s1", "10.0.0.1"}})
 		hc := w.dialling("s1")
 		a := w.clientWith(signaling.ClientConfig{Identity: w.identity("agent-a"), HTTPClient: hc,
 			URLs: []string{"ws://s1/", "ws://10.0.0.1/"}}).ready()

@@ -58,17 +58,20 @@ func TestWrongRegistrations(t *testing.T) {
 }
 
 // A hostile server that agents use passes the challenge of another server on to
-// them, to register there in their name.
+// them, to register there in their name. It writes into its request what it likes.
 func TestForwardedChallenge(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.serve("s1", signaling.ServerConfig{})
 		w.serve("s2", signaling.ServerConfig{Names: []string{"S2.example:443", "s2"}})
-		for _, target := range []string{"s1", "s2"} {
-			r := w.dialRaw(target)
-			// What an honest client of evil.example answers to this challenge.
-			victim := r.registration(w.identity("agent-a"), "evil.example", r.challenge())
-			r.write(signaling.Encode(victim))
-			r.wantEnd(signaling.CodeWrongServer)
+		w.serve("nameless", signaling.ServerConfig{Names: []string{}})
+		for _, target := range []string{"s1", "s2", "nameless"} {
+			for _, host := range []string{"", "evil.example", "EVIL.example:443"} {
+				r := w.forwarding(target, host)
+				// What an honest client of evil.example answers to this challenge.
+				victim := r.registration(w.identity("agent-a"), "evil.example", r.challenge())
+				r.write(signaling.Encode(victim))
+				r.wantEnd(signaling.CodeWrongServer)
+			}
 		}
 		// Under a name of its own the server takes registrations, whatever the
 		// Host header says.

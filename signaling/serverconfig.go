@@ -20,10 +20,11 @@ import (
 type ServerConfig struct {
 	// Names are the names under which agents dial this server: hosts, with the
 	// port unless it is 80 or 443; internationalised ones may be written either way. A registration is signed for one of them,
-	// which stops a hostile server that forwards this server's challenges.
-	// Empty means the Host header of each request. That is safe behind TLS,
-	// where the client has verified the name; without TLS, or when a proxy
-	// rewrites the Host header, set Names.
+	// which stops a hostile server that forwards this server's challenges. What
+	// the Host header says counts for nothing: whoever forwards chooses it.
+	// Empty means that the server is for this machine alone: it is the loopback
+	// address and port at which a request arrived, or localhost with that port, and
+	// refuses registrations for anything else.
 	Names []string
 	// Trust decides who may register: only a yes admits. It is asked again
 	// every RecheckInterval, and at once when it announces a change and when this

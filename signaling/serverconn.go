@@ -79,7 +79,7 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 
 	c := &conn{s: s, ws: ws, remote: r.RemoteAddr, ctx: ctx, cancel: cancel, idle: idle,
 		out: newOutbox(s.cfg.Limits.Queue), finishing: make(chan struct{})}
-	if err := c.handshake(r.Host); err != nil {
+	if err := c.handshake(s.namesFor(r)); err != nil {
 		s.opened(nil)
 		c.refuse(err)
 		return
@@ -92,8 +92,9 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	c.serve()
 }
 
-// handshake challenges the client and checks its registration.
-func (c *conn) handshake(host string) error {
+// handshake challenges the client and checks its registration, which must be for
+// one of the names.
+func (c *conn) handshake(names []string) error {
 	ctx, cancel := context.WithTimeout(c.ctx, c.s.cfg.Limits.Handshake)
 	defer cancel()
 	challenge := challengeMsg{Version: version, Type: typeChallenge}
@@ -117,12 +118,13 @@ func (c *conn) handshake(host string) error {
 	c.instance, c.yields = reg.Instance, reg.Yield == 1
 	c.since, c.asked = c.s.cfg.Time(), time.Now()
 
-	names := c.s.cfg.Names
-	if len(names) == 0 {
-		names = []string{serverName(host)}
-	}
-	if !slices.Contains(names, reg.Server) {
+	switch {
+	case slices.Contains(names, reg.Server):
+	case len(c.s.cfg.Names) > 0:
 		return refusal(CodeWrongServer, "the registration is for %q, and this server is %q", reg.Server, names[0])
+	default:
+		return refusal(CodeWrongServer, "the registration is for %q, and this server was told no names: "+
+			"it admits those who dial it at a loopback address", reg.Server)
 	}
 	if err := key.Verify(reg.statement(challenge.Nonce), reg.Signature); err != nil {
 		c.s.security(c, witness.SignatureVerificationFailed, err)

@@ -23,6 +23,28 @@ func serverName(host string) string {
 	return name
 }
 
+// namesFor returns the names under which a client may register. A server without
+// Names is known by the loopback address at which the request arrived: no other
+// server gets a signature for that from an agent which did not dial it itself. The
+// request's own words are the forwarder's, so that its Host header is not asked.
+func (s *Server) namesFor(r *http.Request) []string {
+	if len(s.cfg.Names) > 0 {
+		return s.cfg.Names
+	}
+	at, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	if at == nil {
+		return nil
+	}
+	local, err := netip.ParseAddrPort(at.String())
+	if err != nil || !local.Addr().Unmap().IsLoopback() {
+		return nil
+	}
+	return []string{
+		serverName(netip.AddrPortFrom(local.Addr().Unmap(), local.Port()).String()),
+		serverName(fmt.Sprintf("localhost:%d", local.Port())),
+	}
+}
+
 // canonicalHost returns the one form of a host with an optional port:
 //
 //   - names are in lower case and in ASCII (RFC 5891 §4.4), without the dot of the

@@ -185,6 +185,7 @@ func TestExitCodes(t *testing.T) {
 		{1, "no such file", []string{"-addr", "127.0.0.1:0", "-tls-cert", none, "-tls-key", none}},
 		{1, "shorter than", []string{"-addr", "127.0.0.1:0", "-token", "m=short"}},
 		{1, "listen", []string{"-addr", "256.0.0.1:0"}},
+		{1, "-name must say", []string{"-addr", ":0"}},
 	} {
 		var out, errs safeBuffer
 		if code := run(done, c.args, &out, &errs); code != c.code || !strings.Contains(errs.String(), c.says) {

@@ -29,7 +29,7 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	fs := flag.NewFlagSet("signaling-server", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.StringVar(&o.addr, "addr", "127.0.0.1:8443", "`address` to listen on; port 0 takes a free one")
-	fs.Func("name", "`host[:port]` under which agents dial this server (repeatable; default: the Host header of each request)",
+	fs.Func("name", "`host[:port]` under which agents dial this server (repeatable; needed unless -addr is a loopback address)",
 		func(s string) error { o.names = append(o.names, s); return nil })
 	fs.StringVar(&o.tlsCert, "tls-cert", "", "`file` with the TLS certificate chain in PEM")
 	fs.StringVar(&o.tlsKey, "tls-key", "", "`file` with its private key in PEM")

@@ -67,14 +67,17 @@ func serve(ctx context.Context, o options, log *slog.Logger, stdout io.Writer) e
 		return err
 	}
 	defer l.Close()
+	if len(o.names) == 0 && !loopback(l) {
+		return fmt.Errorf("%v is no loopback address: -name must say under which host[:port] agents dial this server", l.Addr())
+	}
 	server, err := signaling.NewServer(cfg)
 	if err != nil {
 		return err
 	}
 	defer server.Close()
 	log.Info("listening", "address", l.Addr().String(), "tls", tlsConfig != nil)
-	if a, ok := l.Addr().(*net.TCPAddr); ok && !a.IP.IsLoopback() && tlsConfig == nil {
-		log.Warn("without TLS everybody on the way sees who talks to whom; set -name, or a proxy that does TLS")
+	if !loopback(l) && tlsConfig == nil {
+		log.Warn("without TLS everybody on the way sees who talks to whom: use -tls-cert, or a proxy that does TLS")
 	}
 	fmt.Fprintln(stdout, "listening on", l.Addr())
 	l = &patientListener{Listener: l, log: log}
@@ -107,6 +110,12 @@ func serve(ctx context.Context, o options, log *slog.Logger, stdout io.Writer) e
 	<-failed
 	log.Info("stopped")
 	return err
+}
+
+// loopback reports whether only this machine reaches l.
+func loopback(l net.Listener) bool {
+	a, ok := l.Addr().(*net.TCPAddr)
+	return ok && a.IP.IsLoopback()
 }
 
 // tlsConfig returns nil without -tls-cert.
