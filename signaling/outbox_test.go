@@ -124,3 +124,32 @@ func TestOutboxJoinsPresence(t *testing.T) {
 		t.Errorf("%d bytes left", o.bytes)
 	}
 }
+
+// TestHalfOfTheBytes: envelopes take half of the bytes and no more, whoever wrote them.
+func TestHalfOfTheBytes(t *testing.T) {
+	o := newOutbox(1_000_000)
+	msg := make([]byte, outboxBytes/8)
+	for i := range 5 {
+		if ok, _ := o.pushEnvelope(msg, testKey(t, byte(1+i))); ok != (i < 4) {
+			t.Errorf("envelope %d of an eighth: %v", i, ok)
+		}
+	}
+	if !o.push(msg) {
+		t.Error("the other half has no room")
+	}
+}
+
+// TestRegistryForgets: of who has left nothing stays, not even his mesh.
+func TestRegistryForgets(t *testing.T) {
+	g := newRegistry()
+	c := &conn{reg: Registration{Mesh: "m", Agent: "agent-a", Key: testKey(t, 1)}, out: newOutbox(16)}
+	if _, ok := g.add(c); !ok {
+		t.Fatal("not registered")
+	}
+	if !g.remove(c) || g.local != 0 || len(g.realms) != 0 {
+		t.Errorf("%d local, realms %v", g.local, g.realms)
+	}
+	if g.remove(c) || g.local != 0 || len(g.realms) != 0 {
+		t.Errorf("once more: %d local, realms %v", g.local, g.realms)
+	}
+}
