@@ -48,7 +48,8 @@ type conn interface {
 	// when that is not known: of a socket that is bound to none.
 	Base() netip.Addr
 
-	// Read reads one frame into b. A longer frame is an error.
+	// Read reads one frame into b. A longer frame is an error. One that matches
+	// ErrProtocol says that the other side used more than the one channel of frames.
 	Read(b []byte) (int, error)
 	// Write queues one frame. It does not block and does not keep b.
 	Write(b []byte) error

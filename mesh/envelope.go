@@ -202,6 +202,9 @@ func decodeDescription(b []byte) (*descriptionBody, error) {
 	}
 	found := 0
 	for line := range sdpLines(d.SDP) {
+		if strings.HasPrefix(line, "m=") && !strings.HasPrefix(line, "m=application ") {
+			return nil, protocolErrorf("description of media, for which nobody asked")
+		}
 		value, ok := strings.CutPrefix(line, "a=fingerprint:")
 		if !ok {
 			continue

@@ -237,6 +237,9 @@ func (s *session) read() error {
 	buf := make([]byte, maxFrame)
 	for {
 		n, err := s.conn.Read(buf)
+		if errors.Is(err, ErrProtocol) {
+			return err
+		}
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrConnectionLost, s.proof.verdict(err))
 		}

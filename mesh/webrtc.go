@@ -289,6 +289,15 @@ func (w *webrtcConnector) New(cert *keys.Certificate, o connOptions) (conn, erro
 		}
 	})
 	ch.OnOpen(c.onOpen)
+	pc.OnDataChannel(func(*webrtc.DataChannel) {
+		c.offend(protocolErrorf("the other side opened a data channel that was not agreed"))
+		// pion takes no further channel in while this call lasts, and holds a
+		// few waiting at most.
+		<-c.done
+	})
+	pc.SCTP().OnError(func(err error) {
+		c.offend(protocolErrorf("data outside the data channel: %v", err))
+	})
 	pc.SCTP().OnClose(func(error) {
 		c.overOnce.Do(func() { close(c.over) })
 		c.finish()
@@ -327,7 +336,8 @@ type webrtcConn struct {
 	quietOnce  sync.Once
 	over       chan struct{} // closed when the other side ended the association
 	overOnce   sync.Once
-	broken     atomic.Bool // a Read has failed
+	broken     atomic.Bool           // a Read has failed
+	offence    atomic.Pointer[error] // of the other side, that ends the connection
 	closing    atomic.Bool
 	closed     chan struct{} // closed when closeErr is final
 	closeErr   error
@@ -338,13 +348,16 @@ type webrtcConn struct {
 	local     *localCandidates // that the other side is told of
 	gatherEnd bool
 
-	raw io.ReadWriteCloser // set before opened is closed
+	raw interface { // set before opened is closed
+		io.ReadWriter
+		SetReadDeadline(time.Time) error
+	}
 }
 
 func (c *webrtcConn) finish() { c.finishOnce.Do(func() { close(c.done) }) }
 
 func (c *webrtcConn) onOpen() {
-	raw, err := c.ch.Detach()
+	raw, err := c.ch.DetachWithDeadline()
 	if err != nil {
 		c.finish()
 		return
@@ -352,6 +365,22 @@ func (c *webrtcConn) onOpen() {
 	c.raw = raw
 	c.way.settle()
 	close(c.opened)
+	if c.offence.Load() != nil {
+		c.raw.SetReadDeadline(time.Now())
+	}
+}
+
+// offend makes Read fail, so that the session ends: the other side has broken the
+// rules where no frame is.
+func (c *webrtcConn) offend(err error) {
+	if !c.offence.CompareAndSwap(nil, &err) {
+		return
+	}
+	select {
+	case <-c.opened:
+		c.raw.SetReadDeadline(time.Now())
+	default: // onOpen will
+	}
 }
 
 // onCandidate is called by pion from one goroutine at a time, with nil at the
@@ -513,9 +542,13 @@ func (c *webrtcConn) Base() netip.Addr {
 
 func (c *webrtcConn) Read(b []byte) (int, error) {
 	n, err := c.raw.Read(b)
-	if err != nil {
-		c.broken.Store(true)
+	if err == nil {
+		return n, nil
 	}
+	if offence := c.offence.Load(); offence != nil {
+		return 0, *offence
+	}
+	c.broken.Store(true)
 	return n, err
 }
 
